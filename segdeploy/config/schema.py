@@ -1,0 +1,326 @@
+"""Every key of a configuration, once: name, type, default, bounds and meaning.
+
+The shape is Ludwig's (https://ludwig.ai/latest/configuration). The keys of an encoder or a decoder
+stand in the plugin's own file; `encoder` and `decoder` are checked against them by `load.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+
+from segdeploy.classes import ClassMap, Color, Encoding, default_colors
+from segdeploy.frozen import Frozen
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Side = Annotated[int, Field(ge=16, le=16384)]
+Policy = Literal["stretch", "letterbox"]
+
+
+def _needs_type(value: Any) -> Any:
+    value = {"type": value} if isinstance(value, str) else value  # Ludwig's shorthand, `encoder: unet`
+    if isinstance(value, dict) and not isinstance(value.get("type"), str):
+        raise ValueError("needs a `type`")
+    return value
+
+
+Plugin = Annotated[dict[str, Any], BeforeValidator(_needs_type)]
+"""`{type: NAME, ...}`: the plugin of that name and its own keys."""
+
+
+class ImagePreprocessing(Frozen):
+    """How an image becomes the network's input."""
+
+    height: Side
+    """Height of the network's input, pixels."""
+    width: Side
+    """Width of the network's input, pixels."""
+    resize: Policy = "stretch"
+    """stretch: to height x width. letterbox: keep the proportions and fill the rest with `mean`."""
+    mean: tuple[Fraction, Fraction, Fraction] | None = None
+    """Mean per RGB channel on the scale 0..1; null: the encoder's own."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """Standard deviation per RGB channel on the scale 0..1; null: the encoder's own."""
+
+
+class HorizontalFlip(Frozen):
+    """Mirror left and right."""
+
+    type: Literal["random_horizontal_flip"]
+    probability: Fraction = 0.5
+    """Share of the samples that are mirrored."""
+
+
+class VerticalFlip(Frozen):
+    """Mirror top and bottom."""
+
+    type: Literal["random_vertical_flip"]
+    probability: Fraction = 0.5
+    """Share of the samples that are mirrored."""
+
+
+class Rotate(Frozen):
+    """Turn about the centre."""
+
+    type: Literal["random_rotate"]
+    degree: Annotated[float, Field(ge=0, le=180)] = 15.0
+    """Angles are drawn from -degree to degree."""
+
+
+class Scale(Frozen):
+    """Zoom about the centre; what lies outside the picture is ignored by the loss."""
+
+    type: Literal["random_scale"]
+    min: PositiveFloat = 0.5
+    """Smallest factor; below 1 the picture shrinks."""
+    max: PositiveFloat = 2.0
+    """Largest factor."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Scale:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class Crop(Frozen):
+    """Train on a random window instead of the whole picture."""
+
+    type: Literal["random_crop"]
+    height: Side
+    """Height of the window, pixels."""
+    width: Side
+    """Width of the window, pixels."""
+
+
+class ColorJitter(Frozen):
+    """Change brightness, contrast and saturation, each by a factor drawn from 1 - x to 1 + x."""
+
+    type: Literal["random_color"]
+    brightness: Fraction = 0.3
+    """x for brightness."""
+    contrast: Fraction = 0.3
+    """x for contrast, about the image's mean grey."""
+    saturation: Fraction = 0.3
+    """x for saturation, about each pixel's grey."""
+
+
+Augmentation = Annotated[
+    HorizontalFlip | VerticalFlip | Rotate | Scale | Crop | ColorJitter, Field(discriminator="type")
+]
+
+
+class ImageFeature(Frozen):
+    """The input: a column of image files and the encoder that reads them."""
+
+    name: str
+    """Column of the table, unless `column` says otherwise."""
+    type: Literal["image"]
+    column: str | None = None
+    """Column of the table; null: the feature's name."""
+    preprocessing: ImagePreprocessing
+    """Size and normalisation."""
+    augmentation: tuple[Augmentation, ...] = ()
+    """Random changes of the training samples, image and mask alike."""
+    encoder: Plugin
+    """The network that turns the image into a pyramid of feature maps."""
+
+
+class NamedClass(Frozen):
+    """A class of the mask."""
+
+    name: str
+    """Name in reports."""
+    color: Color | None = None
+    """RGB in colour masks and pictures; null: one is chosen."""
+    id: Annotated[int, Field(ge=0, le=254)] | None = None
+    """Optional; must be the place in the list, from 0."""
+
+
+class MaskPreprocessing(Frozen):
+    """What the pixels of a mask file mean."""
+
+    classes: Annotated[tuple[str | NamedClass, ...], Field(min_length=2, max_length=255)] | None = None
+    """The classes in order of their ids."""
+    num_classes: Annotated[int, Field(ge=2, le=255)] | None = None
+    """Instead of `classes`: that many, named class_0, class_1, ..."""
+    ignore_index: Annotated[int, Field(ge=0, le=65535)] | None = 255
+    """Pixel value that means 'no label'; left out of loss and scores. null: there is none."""
+    ignore_color: Color | None = None
+    """The same for colour masks."""
+    encoding: Encoding = "auto"
+    """How the files spell classes: class_id (also palette PNG), binary (0 and 255), color (RGB), or auto."""
+
+    @model_validator(mode="after")
+    def _classes(self) -> MaskPreprocessing:
+        if self.classes is None and self.num_classes is None:
+            raise ValueError("needs `classes` (a list of names) or `num_classes`")
+        if self.classes is not None and self.num_classes not in (None, len(self.classes)):
+            raise ValueError(f"num_classes is {self.num_classes}, but {len(self.classes)} classes are listed")
+        for place, item in enumerate(self.classes or ()):
+            if isinstance(item, NamedClass) and item.id not in (None, place):
+                raise ValueError(f"class {item.name!r} has id {item.id}, but stands at place {place}; order them by id")
+        self.class_map()
+        return self
+
+    def class_map(self) -> ClassMap:
+        """The classes as the rest of segdeploy knows them."""
+        items = self.classes or tuple(f"class_{i}" for i in range(self.num_classes or 0))
+        chosen = default_colors(len(items))
+        return ClassMap(
+            names=tuple(i if isinstance(i, str) else i.name for i in items),
+            colors=tuple(c if isinstance(i, str) or i.color is None else i.color for i, c in zip(items, chosen, strict=True)),
+            ignore_index=self.ignore_index,
+            ignore_color=self.ignore_color,
+            encoding=self.encoding,
+        )
+
+
+class Loss(Frozen):
+    """What training minimises: cross-entropy over the pixels that have a label."""
+
+    type: Literal["softmax_cross_entropy"] = "softmax_cross_entropy"
+    class_weights: tuple[NonNegative, ...] | dict[str, NonNegative] | Literal["auto"] | None = None
+    """One weight per class as a list or by name; auto: median frequency / frequency (Eigen and Fergus 2015)."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target spread evenly over all classes."""
+
+
+class MaskFeature(Frozen):
+    """The output: a column of mask files and the decoder that predicts them."""
+
+    name: str
+    """Column of the table, unless `column` says otherwise."""
+    type: Literal["image"]
+    column: str | None = None
+    """Column of the table; null: the feature's name."""
+    preprocessing: MaskPreprocessing
+    """Classes and their spelling in the files."""
+    decoder: Plugin
+    """The network that turns feature maps into a map at the classes' resolution."""
+    loss: Loss = Loss()
+    """What training minimises."""
+
+
+class Optimizer(Frozen):
+    """AdamW (Loshchilov and Hutter 2019); norms and biases are never decayed."""
+
+    type: Literal["adamw"] = "adamw"
+    weight_decay: NonNegative = 0.01
+    """Decoupled weight decay."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of the running mean and of the running square of the gradient."""
+    eps: PositiveFloat = 1e-8
+    """Added to the root of the running square."""
+
+
+class Scheduler(Frozen):
+    """The learning rate over the run."""
+
+    decay: Literal["cosine"] | None = "cosine"
+    """cosine: one half-wave from `learning_rate` to `eta_min`. null: constant."""
+    warmup_fraction: Fraction = 0.05
+    """Share of all steps over which the rate rises in a line from 0."""
+    eta_min: NonNegative = 0.0
+    """Rate at the end of the half-wave."""
+
+
+class GradientClipping(Frozen):
+    """Limits on the gradient."""
+
+    clipglobalnorm: PositiveFloat | None = 1.0
+    """Largest L2 norm over all gradients together; null: no limit."""
+
+
+class Trainer(Frozen):
+    """How to train."""
+
+    epochs: PositiveInt = 100
+    """Passes over the training set."""
+    batch_size: PositiveInt = 8
+    """Samples per step."""
+    eval_batch_size: PositiveInt | None = None
+    """Samples per step of validation; null: batch_size."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    learning_rate_scheduler: Scheduler = Scheduler()
+    """The learning rate over the run."""
+    optimizer: Optimizer = Optimizer()
+    """The update rule."""
+    gradient_clipping: GradientClipping = GradientClipping()
+    """Limits on the gradient."""
+    use_mixed_precision: bool = False
+    """FP16 autocast with loss scaling on CUDA; on a CPU training stays in FP32."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    """Seed of weights, order and augmentation."""
+
+
+class Split(Frozen):
+    """How one table is cut into training, validation and test."""
+
+    type: Literal["random", "fixed"] = "random"
+    """random: by `probabilities`. fixed: by the column, with 0/1/2 or training/validation/test."""
+    column: str = "split"
+    """Column of a fixed split."""
+    probabilities: tuple[Fraction, Fraction, Fraction] = (0.7, 0.1, 0.2)
+    """Shares of training, validation and test."""
+
+
+class Preprocessing(Frozen):
+    """What happens to the table as a whole."""
+
+    split: Split | None = None
+    """null: fixed where the table has a `split` column, else random."""
+
+
+class Export(Frozen):
+    """Limits that an exported graph must keep on the --verify table."""
+
+    max_miou_drop: NonNegative = 0.0005
+    """Largest loss of mean IoU against torch (0.01 = one point)."""
+    min_agreement: Fraction = 0.999
+    """Smallest share of pixels with the same class as torch."""
+    verify_batches: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 3)
+    """Batch sizes at which the graph is compared."""
+
+
+class Benchmark(Frozen):
+    """How `segdeploy benchmark` measures."""
+
+    batches: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4)
+    """Batch sizes."""
+    threads: PositiveInt | None = None
+    """CPU threads of every row; null: the cores this process may use."""
+    rounds: PositiveInt = 30
+    """Rounds in which every row takes its turn."""
+    warmup: Annotated[int, Field(ge=0)] = 5
+    """Calls before the first round."""
+
+
+class RunConfig(Frozen):
+    """A whole configuration."""
+
+    input_features: Annotated[tuple[ImageFeature, ...], Field(min_length=1, max_length=1)]
+    """Exactly one image."""
+    output_features: Annotated[tuple[MaskFeature, ...], Field(min_length=1, max_length=1)]
+    """Exactly one mask."""
+    preprocessing: Preprocessing = Preprocessing()
+    """The table as a whole."""
+    trainer: Trainer = Trainer()
+    """How to train."""
+    export: Export = Export()
+    """Limits of the export."""
+    benchmark: Benchmark = Benchmark()
+    """How to measure."""
+
+    @property
+    def image(self) -> ImageFeature:
+        """The one input feature."""
+        return self.input_features[0]
+
+    @property
+    def mask(self) -> MaskFeature:
+        """The one output feature."""
+        return self.output_features[0]

@@ -1,0 +1,38 @@
+"""Errors that are the user's to mend: the command line prints them as one line and exits with `exit_code`.
+
+Anything else that is raised is a bug in segdeploy and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class SegdeployError(Exception):
+    """Bad input or a missing part: what was expected, what came, what to do next."""
+
+    exit_code = 2
+
+
+class ConfigError(SegdeployError):
+    """One or more mistakes in a configuration, all of them in one message."""
+
+
+class DataError(SegdeployError):
+    """An image, mask or table that cannot be used as it is."""
+
+
+class MissingPartError(SegdeployError):
+    """An optional package, plugin or weights file that is not there."""
+
+
+class ModelError(SegdeployError):
+    """A run folder, bundle or model file that cannot be opened."""
+
+
+class ExportError(SegdeployError):
+    """A graph that could not be written, or whose form is not what was asked for."""
+
+
+class GateError(SegdeployError):
+    """A limit on accuracy, parity or speed was not kept."""
+
+    exit_code = 3

@@ -1,0 +1,72 @@
+"""Files written whole or not at all, and fingerprints of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on a clean exit it becomes `path` in one step.
+
+    The bytes are on the disk (fsync) before the rename, so a crash at any moment leaves either the
+    old file or the new one. On an exception the temporary file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(descriptor)
+    part = Path(name)
+    try:
+        yield part
+        with part.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # mkstemp makes files private; a model is meant to be read
+        part.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            part.unlink()
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write `content` to `path` atomically, and return `path`."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+    return path
+
+
+def write_text(path: Path, content: str) -> Path:
+    """Write UTF-8 text to `path` atomically, and return `path`."""
+    return write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write `value` as indented JSON to `path` atomically, and return `path`; NaN is refused."""
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as lower-case hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def next_free(folder: Path) -> Path:
+    """`folder` itself if it does not exist, else `folder_0`, `folder_1`, ... (Ludwig's way of naming runs)."""
+    if not folder.exists():
+        return folder
+    n = 0
+    while (candidate := folder.with_name(f"{folder.name}_{n}")).exists():
+        n += 1
+    return candidate

@@ -1,0 +1,98 @@
+"""What an encoder, a decoder and a backend are. Read this file before you write one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segdeploy.frozen import Frozen
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from segdeploy.bundle import Bundle
+    from segdeploy.runtime.runner import Runner, RunnerOptions
+
+
+class Section(Frozen):
+    """Base of a plugin's configuration: each field is a key of the YAML file, with default and bounds.
+
+    The string under a field is its description in `segdeploy plugins show`.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureMap:
+    """One level of a pyramid: `channels`, and how many input pixels one cell spans (`stride`)."""
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderPlugin:
+    """An image to a pyramid of feature maps.
+
+    `build(config)` gives an `nn.Module` with
+    - `forward(image)`: (N, 3, H, W) float, normalised -> one tensor per entry of `features`, finest first;
+      level i has the size ceil(H / stride), ceil(W / stride);
+    - `features: tuple[FeatureMap, ...]`, real levels only, strides rising;
+    - optionally `mean` and `std`, three floats each on the scale 0..1 (default: ImageNet's).
+
+    It must not read weights: it is also called to rebuild a model whose weights are at hand.
+    `load_pretrained(module, config)`, if given, is called once, before training, and loads what the
+    configuration asks for in place; it raises `MissingPartError` when that is not to be had. A key
+    `trainable` in the configuration, where there is one, is honoured by the trainer.
+    """
+
+    name: str
+    summary: str
+    config: type[Section]
+    build: Callable[[Any], nn.Module]
+    load_pretrained: Callable[[nn.Module, Any], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderPlugin:
+    """A pyramid of feature maps to one map at the resolution where classes are told apart.
+
+    `build(config, features)` gives an `nn.Module` with
+    - `forward(maps)`: the encoder's tuple -> (N, out.channels, H / out.stride, W / out.stride), rounded up;
+    - `out: FeatureMap`.
+
+    The class layer, the upsampling to the image's size and the argmax belong to segdeploy. `keep_fp32`
+    holds patterns of ONNX node names that stay in FP32 when the rest becomes FP16. `build` raises
+    `ConfigError` when it cannot work with the given levels.
+    """
+
+    name: str
+    summary: str
+    config: type[Section]
+    build: Callable[[Any, tuple[FeatureMap, ...]], nn.Module]
+    keep_fp32: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """Whether a backend can run here; `reason` says what to do when it cannot, `version` which it is."""
+
+    ok: bool
+    reason: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendPlugin:
+    """A way to run a model.
+
+    `artifact` is the kind of file in a bundle that it runs ("weights", "onnx", "engine"). Its module
+    imports the engine only inside `available` and `open`. `open(bundle, options)` gives a
+    `segdeploy.runtime.runner.Runner` and raises `MissingPartError` or `ModelError` when it cannot.
+    """
+
+    name: str
+    summary: str
+    artifact: str
+    available: Callable[[], Availability]
+    open: Callable[[Bundle, RunnerOptions], Runner]
