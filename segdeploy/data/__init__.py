@@ -1,0 +1,1 @@
+"""Tables, images and masks; nothing here imports torch except `dataset` and `augment`."""

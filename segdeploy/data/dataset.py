@@ -1,0 +1,68 @@
+"""Samples as arrays at the network's size, decoded once and kept while memory allows."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segdeploy.data.images import read_image
+from segdeploy.data.masks import read_mask
+from segdeploy.data.resize import resize_image, resize_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from segdeploy.data.table import Sample
+    from segdeploy.model.spec import ModelSpec
+
+    Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+CACHE_BYTES = 4 << 30
+
+
+class Dataset:
+    """`dataset[i]` is (image (height, width, 3), mask (height, width)), both uint8, resized; 255 = ignore."""
+
+    def __init__(self, samples: Sequence[Sample], spec: ModelSpec, cache_bytes: int = CACHE_BYTES) -> None:
+        self.samples = samples
+        self.spec = spec
+        self._cache: dict[int, Pair] = {}
+        self._room = cache_bytes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Pair:
+        if index in self._cache:
+            return self._cache[index]
+        sample = self.samples[index]
+        if sample.mask is None:
+            raise ValueError(f"{sample.image} has no mask")
+        image = resize_image(read_image(sample.image), self.spec.preprocessing)
+        mask = resize_mask(read_mask(sample.mask, self.spec.classes), self.spec.preprocessing)
+        if self._room >= image.nbytes + mask.nbytes:
+            self._room -= image.nbytes + mask.nbytes
+            self._cache[index] = (image, mask)
+        return image, mask
+
+    def batches(self, order: Sequence[int], size: int) -> Iterator[Pair]:
+        """(N, height, width, 3) and (N, height, width) for consecutive runs of `order`; the last may be shorter.
+
+        The next batch is read by one thread while the caller works on the present one.
+        """
+        chunks = [order[i : i + size] for i in range(0, len(order), size)]
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._stack, chunks[0]) if chunks else None
+            for following in [*chunks[1:], None]:
+                assert coming is not None
+                ready = coming.result()
+                coming = pool.submit(self._stack, following) if following is not None else None
+                yield ready
+
+    def _stack(self, indices: Sequence[int]) -> Pair:
+        pairs = [self[i] for i in indices]
+        return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])

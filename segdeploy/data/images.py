@@ -1,0 +1,70 @@
+"""Any image file to RGB uint8, the same way in training, evaluation and on the deployment host."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from segdeploy.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP")
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read a picture.
+
+    EXIF orientation is applied. Grey and palette become RGB, alpha is dropped, CMYK is converted, 16-bit
+    values are scaled from 0..65535 to 0..255. Of a file with several pages the first counts.
+
+    Returns:
+        (H, W, 3) uint8, RGB, C-contiguous.
+
+    Raises:
+        DataError: no such file, not one of JPEG, PNG, TIFF, WebP, BMP, broken, or of a pixel type without
+            a fixed range (32-bit integers, floats).
+    """
+    return to_rgb(open_upright(path), path)
+
+
+def open_upright(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Decode a whole file and turn it as its EXIF tag says; DataError names the file and what is wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning)  # damaged EXIF or metadata, not pixels
+            with Image.open(path, formats=formats) as picture:
+                picture.load()
+                return ImageOps.exif_transpose(picture)
+    except FileNotFoundError as e:
+        raise DataError(f"{path}: no such file") from e
+    except IsADirectoryError as e:
+        raise DataError(f"{path}: expected an image file, found a folder") from e
+    except UnidentifiedImageError as e:
+        raise DataError(f"{path}: expected {', '.join(formats)}; the content is none of them") from e
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+        raise DataError(f"{path}: refused: {e}") from e
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, AttributeError) as e:
+        # Pillow's decoders raise all of these on damaged files.
+        raise DataError(f"{path}: broken: {e}") from e
+
+
+def to_rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """A decoded picture of any mode to (H, W, 3) uint8 RGB; see `read_image`."""
+    if picture.mode.startswith("I;16"):
+        wide = np.asarray(picture).astype(np.uint32)  # astype also takes care of big-endian files
+        grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
+    if picture.mode in ("I", "F"):
+        raise DataError(f"{path}: expected 8 or 16 bits a channel, found 32-bit {'integers' if picture.mode == 'I' else 'floats'}")
+    # By way of RGBA, a palette entry that is marked transparent keeps its own colour.
+    if picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA")
+    return np.ascontiguousarray(np.asarray(picture.convert("RGB")))

@@ -1,0 +1,1 @@
+"""First-party decoders; each module is a plugin, registered like anybody's."""

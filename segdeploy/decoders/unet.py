@@ -1,0 +1,49 @@
+"""Decoder `unet`: skip connections at every level (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from segdeploy.decoders.blocks import conv_bn_relu, levels_from, resize_like
+from segdeploy.plugin import DecoderPlugin, FeatureMap, Section, hookimpl
+
+
+class UNetConfig(Section):
+    """Uses every level of the encoder, the finest too. Choose it when fine outlines count."""
+
+    channels: Annotated[tuple[Annotated[int, Field(ge=8, le=2048)], ...], Field(min_length=1, max_length=8)] = (256, 128, 64, 32, 16)
+    """Width of each step, coarsest first; as many are used as the encoder has levels to join."""
+
+
+class UNet(nn.Module):
+    """All maps -> (N, C, H / s, W / s), s the stride of the finest."""
+
+    def __init__(self, config: UNetConfig, features: tuple[FeatureMap, ...]) -> None:
+        super().__init__()
+        levels_from(features, 1, 2, "unet")
+        skips = features[-2::-1]  # coarse to fine, without the coarsest
+        widths = [config.channels[min(i, len(config.channels) - 1)] for i in range(len(skips))]
+        incoming = [features[-1].channels, *widths[:-1]]
+        self.blocks = nn.ModuleList(
+            nn.Sequential(conv_bn_relu(below + skip.channels, width), conv_bn_relu(width, width))
+            for below, skip, width in zip(incoming, skips, widths, strict=True)
+        )
+        self.out = FeatureMap(channels=widths[-1], stride=features[0].stride)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Upsample, join with the level's skip, two 3x3 convolutions; from coarse to fine."""
+        x = maps[-1]
+        for block, skip in zip(self.blocks, maps[-2::-1], strict=True):
+            x = block(torch.cat([resize_like(x, skip, "nearest"), skip], dim=1))
+        return x
+
+
+@hookimpl
+def segdeploy_register_decoders(register: Callable[[DecoderPlugin], None]) -> None:
+    """Register `unet`."""
+    register(DecoderPlugin(name="unet", summary="U-Net, skips at every level", config=UNetConfig, build=UNet))

@@ -1,0 +1,1 @@
+"""First-party encoders; each module is a plugin, registered like anybody's."""

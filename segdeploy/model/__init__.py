@@ -1,0 +1,1 @@
+"""The description of a model (`spec`, no torch) and the model itself (`segmenter`)."""

@@ -1,0 +1,123 @@
+"""Segmenter: encoder -> decoder -> class layer -> upsampling; and Deployed, the same from uint8 to uint8."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segdeploy.errors import ModelError, SegdeployError
+from segdeploy.model.spec import ModelSpec, Part, Preprocessing
+from segdeploy.plugin import registry
+
+if TYPE_CHECKING:
+    from segdeploy.classes import ClassMap
+    from segdeploy.config.schema import RunConfig
+    from segdeploy.plugin import Section
+    from segdeploy.plugin.manager import Kind
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Segmenter(nn.Module):
+    """(N, 3, H, W) float, normalised -> logits (N, C, H, W)."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.head = nn.Conv2d(decoder.out.channels, num_classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encoder, decoder, one logit per class, bilinear to the image's size."""
+        logits = self.head(self.decoder(self.encoder(image)))
+        return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class Deployed(nn.Module):
+    """The graph that ships: image uint8 (N, H, W, 3) RGB -> mask uint8 (N, H, W) of class ids."""
+
+    def __init__(self, segmenter: Segmenter, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
+        # (image / 255 - mean) / std as one multiplication and one addition.
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -torch.tensor(preprocessing.mean).view(1, 3, 1, 1) / std, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalise, segment, take the best class."""
+        # float before permute: TensorRT has no transpose of uint8.
+        x = image.float().permute(0, 3, 1, 2) * self.scale + self.shift
+        logits = self.segmenter(x)
+        if torch.compiler.is_exporting():
+            # Through float: TensorRT casts to uint8 from float and half only.
+            return logits.argmax(1).float().to(torch.uint8)
+        # Several times faster than argmax(1) on a CPU, with the same result.
+        return logits.max(1).indices.to(torch.uint8)
+
+
+def from_config(config: RunConfig, classes: ClassMap) -> tuple[ModelSpec, Segmenter]:
+    """A new model, with the pretrained weights that the configuration asks for.
+
+    Raises:
+        ConfigError: an encoder without a pyramid, or a decoder that cannot work with it.
+        MissingPartError: pretrained weights that are not to be had.
+    """
+    encoder_part, encoder_config = _part("encoder", config.image.encoder)
+    decoder_part, decoder_config = _part("decoder", config.mask.decoder)
+    plugin = registry.encoder(encoder_part.name)
+    encoder = plugin.build(encoder_config)
+    if plugin.load_pretrained is not None:
+        plugin.load_pretrained(encoder, encoder_config)
+    decoder = registry.decoder(decoder_part.name).build(decoder_config, encoder.features)
+    wanted = config.image.preprocessing
+    spec = ModelSpec(
+        encoder=encoder_part,
+        decoder=decoder_part,
+        classes=classes,
+        preprocessing=Preprocessing(
+            height=wanted.height,
+            width=wanted.width,
+            resize=wanted.resize,
+            mean=wanted.mean or tuple(getattr(encoder, "mean", IMAGENET_MEAN)),
+            std=wanted.std or tuple(getattr(encoder, "std", IMAGENET_STD)),
+        ),
+        image_column=config.image.column or config.image.name,
+        mask_column=config.mask.column or config.mask.name,
+    )
+    return spec, Segmenter(encoder, decoder, len(classes))
+
+
+def _part(kind: Kind, raw: dict[str, Any]) -> tuple[Part, Section]:
+    values = {k: v for k, v in raw.items() if k != "type"}
+    known = registry.catalogue(kind)
+    section = known.plugins[raw["type"]].config.model_validate_json(json.dumps(values))
+    owner = known.owners[raw["type"]]
+    return Part(name=raw["type"], config=values, distribution=owner.distribution, version=owner.version), section
+
+
+def build(spec: ModelSpec) -> Segmenter:
+    """The model that `spec` describes, with random weights.
+
+    Raises:
+        ModelError: an encoder or decoder that is not installed here; the message names its package.
+        ConfigError: a decoder that cannot work with the encoder's levels.
+    """
+    try:
+        encoder_plugin = registry.encoder(spec.encoder.name)
+        decoder_plugin = registry.decoder(spec.decoder.name)
+    except SegdeployError as e:
+        raise ModelError(f"{e}; the model was made with {_made_with(spec.encoder)} and {_made_with(spec.decoder)}") from e
+    encoder = encoder_plugin.build(encoder_plugin.config.model_validate_json(json.dumps(spec.encoder.config)))
+    decoder_config = decoder_plugin.config.model_validate_json(json.dumps(spec.decoder.config))
+    decoder = decoder_plugin.build(decoder_config, encoder.features)
+    return Segmenter(encoder, decoder, len(spec.classes))
+
+
+def _made_with(part: Part) -> str:
+    return f"{part.name} of {part.distribution} {part.version}"

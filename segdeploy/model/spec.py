@@ -1,0 +1,70 @@
+"""ModelSpec: data, and only data, that says how to rebuild a model and how to feed it. No torch here.
+
+The same JSON lies beside the weights, in the bundle, in the ONNX file's metadata and beside an engine.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+
+from segdeploy.classes import ClassMap
+from segdeploy.config.schema import Policy
+from segdeploy.errors import ModelError
+from segdeploy.frozen import Frozen
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(Frozen):
+    """An encoder or decoder: the plugin's name, its configuration, and the package it came from."""
+
+    name: str
+    config: dict[str, Any]
+    distribution: str
+    version: str
+
+
+class Preprocessing(Frozen):
+    """From a picture to the graph's input: resize on the host, the rest inside the graph."""
+
+    height: PositiveInt
+    width: PositiveInt
+    resize: Policy
+    mean: tuple[Fraction, Fraction, Fraction]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    color_order: Literal["RGB"] = "RGB"
+
+
+class ModelSpec(Frozen):
+    """Everything but the weights."""
+
+    schema_version: Literal[1] = 1
+    encoder: Part
+    decoder: Part
+    classes: ClassMap
+    preprocessing: Preprocessing
+    image_column: str = "image"
+    mask_column: str = "mask"
+    output: Literal["mask"] = "mask"
+
+    def to_json(self) -> str:
+        """Indented JSON that `parse_spec` reads back to an equal value."""
+        return self.model_dump_json(indent=2)
+
+
+def parse_spec(text: str | bytes, name: str) -> ModelSpec:
+    """JSON to a ModelSpec; `name` stands for the file in the ModelError that bad input raises."""
+    try:
+        return ModelSpec.model_validate_json(text)
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise ModelError(f"{name}: not a model description of this segdeploy: {place}: {first['msg']}") from e
+
+
+def spec_from_dict(value: dict[str, Any], name: str) -> ModelSpec:
+    """The same from JSON that is already parsed."""
+    return parse_spec(json.dumps(value), name)
