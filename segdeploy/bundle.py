@@ -1,0 +1,128 @@
+"""Bundle: a folder that holds a model's description, its files with their hashes, and how they were verified.
+
+A run folder opens as a bundle of one file, its weights; so whoever can run a bundle can run a run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from segdeploy.errors import ModelError
+from segdeploy.files import sha256, write_text
+from segdeploy.frozen import Frozen
+from segdeploy.model.spec import ModelSpec, parse_spec
+
+BUNDLE_FILE = "bundle.json"
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+class Artifact(Frozen):
+    """One file of a bundle."""
+
+    kind: str
+    """weights, onnx or engine."""
+    precision: str
+    """fp32, fp16, ..."""
+    file: str
+    """Name inside the bundle's folder."""
+    sha256: str
+    bytes: int
+    about: dict[str, Any] = {}
+    """Tool versions, shape ranges, opset: what a reader of the file may need."""
+
+
+class BundleFile(Frozen):
+    """What `bundle.json` holds."""
+
+    schema_version: Literal[1] = 1
+    spec: ModelSpec
+    artifacts: tuple[Artifact, ...]
+    limits: dict[str, Any] = {}
+    """The configuration's export section."""
+    verification: tuple[dict[str, Any], ...] = ()
+    """One record for each comparison with torch."""
+    created_with: dict[str, str] = {}
+    """Versions of the packages that made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened folder (or a single ONNX file, which knows itself)."""
+
+    path: Path
+    spec: ModelSpec
+    artifacts: tuple[Artifact, ...]
+    file: BundleFile | None = field(default=None)
+
+    def find(self, kind: str, precision: str = "fp32") -> Artifact | None:
+        """The file of that kind and precision; None where there is none."""
+        return next((a for a in self.artifacts if a.kind == kind and a.precision == precision), None)
+
+
+def artifact(folder: Path, name: str, kind: str, precision: str, about: dict[str, Any] | None = None) -> Artifact:
+    """Describe a file that lies in `folder`."""
+    path = folder / name
+    return Artifact(
+        kind=kind, precision=precision, file=name, sha256=sha256(path), bytes=path.stat().st_size, about=about or {}
+    )
+
+
+def write_bundle(folder: Path, content: BundleFile) -> Bundle:
+    """Write `bundle.json`, last of all files, and open what it describes."""
+    write_text(folder / BUNDLE_FILE, content.model_dump_json(indent=2) + "\n")
+    return Bundle(folder, content.spec, content.artifacts, content)
+
+
+def open_model(path: Path) -> Bundle:
+    """Open a run folder, a bundle, or an ONNX file that segdeploy wrote. Every hash is checked first.
+
+    Raises:
+        ModelError: none of the three, a file that is missing, or one whose bytes have changed.
+    """
+    if path.is_file() and path.suffix == ".onnx":
+        from segdeploy.runtime.ort_runner import spec_text
+
+        spec = parse_spec(spec_text(path), str(path))
+        return Bundle(path.parent, spec, (artifact(path.parent, path.name, "onnx", "fp32"),))
+    if (path / BUNDLE_FILE).is_file():
+        return _open_bundle(path)
+    if (path / MODEL_FILE).is_file():
+        return _open_run(path)
+    raise ModelError(f"{path}: expected a run folder ({MODEL_FILE}), a bundle ({BUNDLE_FILE}) or an .onnx file, found none of them")
+
+
+def _open_run(path: Path) -> Bundle:
+    if not (path / WEIGHTS_FILE).is_file():
+        raise ModelError(f"{path}: the run has no {WEIGHTS_FILE} yet; it is written after the first epoch")
+    spec = parse_spec((path / MODEL_FILE).read_bytes(), str(path / MODEL_FILE))
+    return Bundle(path, spec, (artifact(path, WEIGHTS_FILE, "weights", "fp32"),))
+
+
+def _open_bundle(path: Path) -> Bundle:
+    name = path / BUNDLE_FILE
+    try:
+        content = BundleFile.model_validate_json(name.read_bytes())
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        raise ModelError(f"{name}: not a bundle of this segdeploy: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
+    root = path.resolve()
+    for item in content.artifacts:
+        file = (root / item.file).resolve()
+        if root not in file.parents:
+            raise ModelError(f"{name}: the file {item.file!r} lies outside the bundle")
+        if not file.is_file():
+            raise ModelError(f"{path / item.file}: is missing, although {BUNDLE_FILE} lists it; export again")
+        if sha256(file) != item.sha256:
+            raise ModelError(f"{path / item.file}: its bytes are not those that were verified (SHA-256 differs); export again")
+    return Bundle(path, content.spec, content.artifacts, content)
+
+
+def spec_metadata(spec: ModelSpec) -> dict[str, str]:
+    """What goes into an ONNX file's metadata."""
+    return {"segdeploy.spec": json.dumps(json.loads(spec.to_json()), separators=(",", ":"))}

@@ -1,0 +1,89 @@
+"""Weights and training state on disk: safetensors and JSON, one file per state, replaced in one step.
+
+A file that is being written when the power goes never takes the place of the last good one.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from segdeploy.errors import ModelError
+from segdeploy.files import replacing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+
+_MODEL = "model."
+_OPTIMIZER = "optimizer."
+
+
+def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
+    """Write the parameters and buffers of `model`; `about` goes into the file's header as JSON."""
+    _save(path, dict(model.state_dict()), about)
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Read a file of `save_weights` into `model` in place; returns `about`.
+
+    Raises:
+        ModelError: not such a file, or one whose names or shapes are not the model's.
+    """
+    tensors, about = _load(path)
+    _fill(model, tensors, path)
+    return about
+
+
+def save_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+    """Everything that `load_training_state` needs to go on as if nothing had happened."""
+    tensors = {f"{_MODEL}{name}": t for name, t in model.state_dict().items()}
+    state = optimizer.state_dict()
+    for index, slots in state["state"].items():
+        for name, value in slots.items():
+            tensors[f"{_OPTIMIZER}{index}.{name}"] = value
+    _save(path, tensors, {"progress": progress, "param_groups": state["param_groups"]})
+
+
+def load_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Fill model and optimiser in place; returns `progress`. Raises ModelError as `load_weights` does."""
+    tensors, about = _load(path)
+    _fill(model, {n.removeprefix(_MODEL): t for n, t in tensors.items() if n.startswith(_MODEL)}, path)
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_OPTIMIZER):
+            index, slot = name.removeprefix(_OPTIMIZER).split(".", 1)
+            slots.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict({"state": slots, "param_groups": about["param_groups"]})
+    progress: dict[str, Any] = about["progress"]
+    return progress
+
+
+def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with replacing(path) as part:
+        save_file(ready, part, metadata={"about": json.dumps(about)})
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as handle:
+            about = json.loads((handle.metadata() or {}).get("about", "{}"))
+            return {name: handle.get_tensor(name) for name in handle.keys()}, about  # noqa: SIM118
+    except FileNotFoundError as e:
+        raise ModelError(f"{path}: no such file") from e
+    except (SafetensorError, OSError, ValueError) as e:
+        raise ModelError(f"{path}: not a readable safetensors file: {e}") from e
+
+
+def _fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as e:
+        detail = str(e).splitlines()[1].strip() if len(str(e).splitlines()) > 1 else str(e)
+        raise ModelError(f"{path}: the weights are not those of this model: {detail[:300]}") from e

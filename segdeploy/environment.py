@@ -1,0 +1,71 @@
+"""Which machine and which versions a number comes from."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "segdeploy", "numpy", "pillow", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
+    "tensorrt", "tensorrt-rtx-cu13-bindings",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that can change a number; packages that are not there are left out."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, memory (GiB), system, Python and load average, as JSON-ready values."""
+    return {
+        "cpu": _cpu_name(),
+        "cpu_features": _cpu_features(),
+        "cores": available_cores(),
+        "memory_gib": _memory_gib(),
+        "os": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "packages": versions(),
+    }
+
+
+def _cpuinfo(key: str) -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.partition(":")[0].strip() == key:
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return ""
+
+
+def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_features() -> list[str]:
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+    flags = set(_cpuinfo("flags").split())
+    return [name for name in known if name in flags]
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,143 @@
+"""One confusion matrix over a table, whatever runs the model."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from segdeploy.data.images import read_image
+from segdeploy.data.masks import read_mask
+from segdeploy.data.resize import resize_image, resize_mask, restore_mask
+from segdeploy.errors import DataError
+from segdeploy.metrics import Scores, confusion_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from segdeploy.data.table import Sample
+    from segdeploy.model.spec import ModelSpec
+    from segdeploy.runtime.runner import Runner
+
+At = Literal["mask", "model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sample ready to run: image at the network's size, mask at its own size, both uint8."""
+
+    sample: Sample
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """Scores of one runner on one table."""
+
+    scores: Scores
+    images: int
+    at: At
+    seconds: float
+    runner: dict[str, Any]
+
+    def to_dict(self, spec: ModelSpec) -> dict[str, Any]:
+        """JSON-ready, in Ludwig's shape: the mask's name, then the statistics."""
+        return {
+            spec.mask_column: self.scores.to_dict(spec.classes),
+            "images": self.images,
+            "measured_at": self.at,
+            "seconds": round(self.seconds, 3),
+            "runner": self.runner,
+        }
+
+
+def read_examples(samples: Sequence[Sample], spec: ModelSpec, workers: int = 2) -> Iterator[Example]:
+    """Decode and resize ahead of the caller, in order.
+
+    Raises:
+        DataError: the first file that is missing or broken, or a mask of another size than its image.
+    """
+
+    def read(sample: Sample) -> Example:
+        if sample.mask is None:
+            raise DataError(f"{sample.image}: has no mask to be compared with")
+        image = read_image(sample.image)
+        mask = read_mask(sample.mask, spec.classes)
+        if mask.shape != image.shape[:2]:
+            raise DataError(
+                f"{sample.mask}: expected the size of {sample.image.name}, {image.shape[1]}x{image.shape[0]}, "
+                f"found {mask.shape[1]}x{mask.shape[0]}"
+            )
+        return Example(sample, resize_image(image, spec.preprocessing), mask)
+
+    with ThreadPoolExecutor(workers) as pool:
+        coming = deque(pool.submit(read, s) for s in samples[: workers * 4])
+        for following in [*samples[workers * 4 :], *[None] * len(coming)]:
+            ready = coming.popleft().result()
+            if following is not None:
+                coming.append(pool.submit(read, following))
+            yield ready
+
+
+def predict_batches(
+    runner: Runner, examples: Iterator[Example], batch_size: int
+) -> Iterator[tuple[Example, NDArray[np.uint8]]]:
+    """Each example with its labels (height, width) at the network's size; the last batch may be smaller."""
+    batch: list[Example] = []
+    for example in examples:
+        batch.append(example)
+        if len(batch) == batch_size:
+            yield from zip(batch, runner.run(np.stack([e.image for e in batch])), strict=True)
+            batch = []
+    if batch:
+        yield from zip(batch, runner.run(np.stack([e.image for e in batch])), strict=True)
+
+
+def evaluate(
+    runner: Runner,
+    samples: Sequence[Sample],
+    spec: ModelSpec,
+    *,
+    batch_size: int = 1,
+    at: At = "mask",
+    progress: Callable[[int, int], None] | None = None,
+    on_labels: Callable[[Example, NDArray[np.uint8]], None] | None = None,
+) -> EvalResult:
+    """Run all samples and count.
+
+    Args:
+        runner: any backend.
+        samples: with masks.
+        spec: how images are resized and what masks mean.
+        batch_size: images per call of the runner.
+        at: "mask" brings the labels back to each mask's own size (nearest); "model" brings the mask to
+            the network's size.
+        progress: called with (done, total).
+        on_labels: called with each example and its labels (height, width) at the network's size.
+
+    Raises:
+        DataError: see `read_examples`.
+    """
+    total = np.zeros((len(spec.classes), len(spec.classes)), np.int64)
+    started = time.perf_counter()
+    done = 0
+    for example, labels in predict_batches(runner, read_examples(samples, spec), batch_size):
+        if at == "mask":
+            total += confusion_matrix(
+                example.mask, restore_mask(labels, example.mask.shape, spec.preprocessing), len(spec.classes)
+            )
+        else:
+            total += confusion_matrix(resize_mask(example.mask, spec.preprocessing), labels, len(spec.classes))
+        if on_labels is not None:
+            on_labels(example, labels)
+        done += 1
+        if progress is not None:
+            progress(done, len(samples))
+    return EvalResult(Scores(total), done, at, time.perf_counter() - started, runner.describe())

@@ -1,0 +1,106 @@
+"""The ONNX file: uint8 image in, uint8 mask out, everything between inside the graph."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+
+from segdeploy.bundle import spec_metadata
+from segdeploy.errors import ExportError
+from segdeploy.files import replacing
+from segdeploy.model.segmenter import Deployed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from segdeploy.model.segmenter import Segmenter
+    from segdeploy.model.spec import ModelSpec
+
+OPSET = 20  # the newest that every TensorRT 10 and 11 parses
+
+
+def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path) -> dict[str, Any]:
+    """Write `path`: one file, opset 20, `image` uint8 (batch, H, W, 3) -> `mask` uint8 (batch, H, W).
+
+    The batch is dynamic, height and width are the model's. The ModelSpec is in the file's metadata.
+
+    Returns:
+        Facts about the file: opset, interface, tool versions.
+
+    Raises:
+        ExportError: torch cannot trace the model, or the graph is not what was asked for.
+    """
+    module = Deployed(segmenter, spec.preprocessing).eval().cpu()
+    size = (spec.preprocessing.height, spec.preprocessing.width)
+    example = torch.zeros((2, *size, 3), dtype=torch.uint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (example,),
+                input_names=["image"],
+                output_names=["mask"],
+                dynamic_shapes={"image": {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as e:  # the exporter's errors have no common base
+        raise ExportError(f"{spec.encoder.name} + {spec.decoder.name}: torch cannot export it: {str(e).splitlines()[0][:300]}") from e
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    for key, value in spec_metadata(spec).items():
+        model.metadata_props.add(key=key, value=value)
+    model.producer_name = "segdeploy"
+    onnx.checker.check_model(model, full_check=True)
+    check_interface(model, size)
+    with replacing(path) as part:
+        part.write_bytes(model.SerializeToString())
+    return {
+        "opset": OPSET,
+        "input": {"name": "image", "dtype": "uint8", "shape": ["batch", *size, 3], "color_order": "RGB"},
+        "output": {"name": "mask", "dtype": "uint8", "shape": ["batch", *size]},
+        "versions": {"torch": torch.__version__, "onnx": onnx.__version__},
+    }
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out what the exporter notes about source files: absolute paths of the machine that exported."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    for holder in (model.graph, *model.functions):
+        holder.doc_string = ""
+        del holder.metadata_props[:]
+        for node in holder.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+        for value in holder.value_info:
+            del value.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+
+
+def check_interface(model: onnx.ModelProto, size: tuple[int, int]) -> None:
+    """Read names, types and dimensions back from the graph; ExportError where they are not as asked.
+
+    The exporter has been known to ignore what it was told about dynamic dimensions.
+    """
+    found = [_describe(v) for v in (*model.graph.input, *model.graph.output)]
+    uint8 = onnx.TensorProto.UINT8
+    wanted = [("image", uint8, ["batch", *size, 3]), ("mask", uint8, ["batch", *size])]
+    if found != wanted:
+        raise ExportError(f"expected the graph {wanted}, torch wrote {found}")
+    opsets = {o.domain: o.version for o in model.opset_import}
+    if opsets.get("") != OPSET:
+        raise ExportError(f"expected opset {OPSET}, torch wrote {opsets}")
+
+
+def _describe(value: onnx.ValueInfoProto) -> tuple[str, int, list[str | int]]:
+    tensor = value.type.tensor_type
+    return value.name, tensor.elem_type, [d.dim_param or d.dim_value for d in tensor.shape.dim]

@@ -1,0 +1,148 @@
+"""The whole export: a run folder to a verified bundle."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from segdeploy import bundle
+from segdeploy.bundle import Artifact, Bundle, BundleFile
+from segdeploy.checkpoint import load_weights
+from segdeploy.config.schema import Export, RunConfig
+from segdeploy.data.table import read_table
+from segdeploy.environment import versions
+from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
+from segdeploy.export.engine import ENGINE_FILE, build_engine
+from segdeploy.export.onnx_graph import export_onnx
+from segdeploy.export.verify import Parity, verify
+from segdeploy.model.segmenter import build
+from segdeploy.runtime.runner import RunnerOptions, open_runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from segdeploy.data.table import Sample
+
+ONNX_FILE = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What an export wrote, and how it compared."""
+
+    bundle: Bundle
+    parity: tuple[Parity, ...]
+
+
+def export_run(
+    run: Path,
+    output: Path,
+    *,
+    verify_table: Path | None = None,
+    limits: Export | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExportResult:
+    """Write the bundle `output` from a run folder; an older bundle there is replaced in one step.
+
+    Args:
+        run: a folder of `segdeploy train`.
+        output: the bundle's folder.
+        verify_table: a table with masks on which torch and onnxruntime are compared.
+        limits: what the comparison must keep.
+        progress: called with (done, total) during the comparison.
+
+    Raises:
+        ModelError, ExportError: the run cannot be opened, the graph not be written, or `output` is taken.
+        GateError: a limit was not kept; the bundle is written and says so.
+    """
+    source = bundle.open_model(run)
+    weights = source.find("weights")
+    if weights is None or not (run / bundle.MODEL_FILE).is_file():
+        raise ModelError(f"{run}: expected a run folder of segdeploy train")
+    limits = limits or Export()
+    samples = read_table(verify_table, source.spec.image_column, source.spec.mask_column) if verify_table else []
+    with _new_folder(output) as folder:
+        segmenter = build(source.spec)
+        trained = load_weights(run / weights.file, segmenter)
+        about = export_onnx(segmenter, source.spec, folder / ONNX_FILE)
+        shutil.copy2(run / weights.file, folder / bundle.WEIGHTS_FILE)
+        artifacts = (
+            bundle.artifact(folder, bundle.WEIGHTS_FILE, "weights", "fp32", trained),
+            bundle.artifact(folder, ONNX_FILE, "onnx", "fp32", about),
+        )
+        made = Bundle(folder, source.spec, artifacts)
+        parity = _verify(made, samples, limits, progress) if samples else []
+        content = BundleFile(
+            spec=source.spec,
+            artifacts=artifacts,
+            limits=limits.model_dump(mode="json"),
+            verification=tuple(p.to_dict() for p in parity),
+            created_with=versions(),
+        )
+        bundle.write_bundle(folder, content)
+    result = ExportResult(bundle.open_model(output), tuple(parity))
+    broken = [f"batch {p.batch_size}: {reason}" for p in parity for reason in p.reasons]
+    if broken:
+        raise GateError(f"{output}: onnxruntime is not as accurate as torch: {'; '.join(broken)}")
+    return result
+
+
+def _verify(made: Bundle, samples: list[Sample], limits: Export, progress: Callable[[int, int], None] | None) -> list[Parity]:
+    options = RunnerOptions(device="cpu")
+    with open_runner(made, "torch", options) as torch_runner, open_runner(made, "onnxruntime", options) as runner:
+        return verify(torch_runner, runner, samples, made.spec, limits, progress)
+
+
+def add_engine(made: Bundle) -> Bundle:
+    """Build the TensorRT for RTX engine of a bundle and list it there; on any error the bundle stays as it was.
+
+    Raises:
+        MissingPartError: TensorRT for RTX is not installed; ExportError: see `build_engine`.
+    """
+    source = made.find("onnx")
+    if source is None or made.file is None:
+        raise ExportError(f"{made.path}: expected a bundle with an ONNX file")
+    lock = build_engine(made.path / source.file, made.spec, made.path)
+    engine: Artifact = bundle.artifact(made.path, ENGINE_FILE, "engine", "fp32", lock)
+    kept = tuple(a for a in made.artifacts if a.kind != "engine")
+    return bundle.write_bundle(made.path, made.file.model_copy(update={"artifacts": (*kept, engine)}))
+
+
+@contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder beside `output` that takes its place at the end; removed on an exception."""
+    if output.exists() and not (output / bundle.BUNDLE_FILE).is_file() and (not output.is_dir() or any(output.iterdir())):
+        raise ExportError(f"{output}: is there already and is no bundle; choose another -o")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if output.exists():
+            old = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.old."))
+            output.rename(old / "bundle")
+            folder.rename(output)
+            shutil.rmtree(old)
+        else:
+            folder.rename(output)
+    finally:
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def export_limits(run: Path, changes: dict[str, Any]) -> Export:
+    """The `export` section of the run's configuration, with the values of `changes` that are not None."""
+    file = run / "config.json"
+    limits = RunConfig.model_validate_json(file.read_bytes()).export if file.is_file() else Export()
+    given = {k: v for k, v in changes.items() if v is not None}
+    try:
+        return Export.model_validate({**limits.model_dump(), **given})
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}, got {first['input']}") from e

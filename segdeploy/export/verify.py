@@ -1,0 +1,149 @@
+"""Is what ships the same as what was trained? Labels and mean IoU of a runner against torch, on real images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segdeploy.evaluate import evaluate
+from segdeploy.metrics import none_if_nan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from segdeploy.config.schema import Export
+    from segdeploy.data.table import Sample
+    from segdeploy.evaluate import EvalResult, Example
+    from segdeploy.model.spec import ModelSpec
+    from segdeploy.runtime.runner import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """One comparison with torch.
+
+    `agreement` is the share of all pixels with the same class; `worst_agreement` that of the worst image,
+    `worst_image` its name. `miou_drop` is torch's mean IoU less the runner's (0.01 = one point).
+    """
+
+    backend: str
+    precision: str
+    batch_size: int
+    images: int
+    agreement: float
+    worst_agreement: float
+    worst_image: str
+    reference_miou: float
+    miou: float
+    miou_drop: float
+    worst_class_drop: float
+    worst_class: str
+    passed: bool
+    reasons: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        values = asdict(self)
+        for key in ("reference_miou", "miou", "miou_drop", "worst_class_drop"):
+            values[key] = none_if_nan(values[key])
+        values["reasons"] = list(self.reasons)
+        return values
+
+
+class Labels:
+    """The reference's labels by image, kept to compare others with: height x width bytes an image."""
+
+    def __init__(self) -> None:
+        self._labels: dict[Path, NDArray[np.uint8]] = {}
+
+    def keep(self, example: Example, labels: NDArray[np.uint8]) -> None:
+        """For `on_labels` of `evaluate`, with the reference."""
+        self._labels[example.sample.image] = labels.copy()
+
+    def __getitem__(self, image: Path) -> NDArray[np.uint8]:
+        return self._labels[image]
+
+
+class Agreement:
+    """Counts equal pixels against kept labels."""
+
+    def __init__(self, reference: Labels) -> None:
+        self.reference = reference
+        self.per_image: dict[Path, float] = {}
+
+    def add(self, example: Example, labels: NDArray[np.uint8]) -> None:
+        """For `on_labels` of `evaluate`, with the runner under test."""
+        self.per_image[example.sample.image] = float((labels == self.reference[example.sample.image]).mean())
+
+    @property
+    def mean(self) -> float:
+        """Share of equal pixels; all images have the same number."""
+        return float(np.mean(list(self.per_image.values())))
+
+    @property
+    def worst(self) -> tuple[Path, float]:
+        """The image with the smallest share, and the share."""
+        return min(self.per_image.items(), key=lambda item: item[1])
+
+
+def verify(
+    reference: Runner,
+    candidate: Runner,
+    samples: Sequence[Sample],
+    spec: ModelSpec,
+    limits: Export,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Parity]:
+    """Compare at every batch size of `limits.verify_batches`; failed comparisons are in the result, not raised."""
+    kept = Labels()
+    batches = limits.verify_batches
+    total = len(samples) * (len(batches) + 1)
+    done = 0
+
+    def advance(at: int, _: int) -> None:
+        if progress is not None:
+            progress(done + at, total)
+
+    truth = evaluate(reference, samples, spec, batch_size=1, progress=advance, on_labels=kept.keep)
+    records = []
+    for size in batches:
+        done += len(samples)
+        same = Agreement(kept)
+        result = evaluate(candidate, samples, spec, batch_size=size, progress=advance, on_labels=same.add)
+        records.append(_judge(truth, result, same, size, spec, limits))
+    return records
+
+
+def _judge(truth: EvalResult, result: EvalResult, same: Agreement, size: int, spec: ModelSpec, limits: Export) -> Parity:
+    drops = np.nan_to_num(truth.scores.iou - result.scores.iou)
+    worst_class = int(np.argmax(drops))
+    drop = truth.scores.mean_iou - result.scores.mean_iou
+    worst_image, worst = same.worst
+    reasons = []
+    if drop > limits.max_miou_drop:
+        reasons.append(f"mean IoU drops by {drop:.5f}, more than {limits.max_miou_drop}")
+    if same.mean < limits.min_agreement:
+        reasons.append(f"{same.mean:.5%} of the pixels agree, fewer than {limits.min_agreement:.3%}")
+    if np.isnan(drop):
+        reasons.append("the mean IoU is not a number; the table holds no labelled pixel")
+    return Parity(
+        backend=result.runner["backend"],
+        precision=result.runner["precision"],
+        batch_size=size,
+        images=result.images,
+        agreement=same.mean,
+        worst_agreement=worst,
+        worst_image=worst_image.name,
+        reference_miou=truth.scores.mean_iou,
+        miou=result.scores.mean_iou,
+        miou_drop=drop,
+        worst_class_drop=float(drops[worst_class]),
+        worst_class=spec.classes.names[worst_class],
+        passed=not reasons,
+        reasons=tuple(reasons),
+    )

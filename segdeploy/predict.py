@@ -1,0 +1,119 @@
+"""Images to mask files; a broken image is named at the end and stops nothing."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from segdeploy.data.images import read_image
+from segdeploy.data.resize import resize_image, restore_mask
+from segdeploy.data.table import find_images
+from segdeploy.errors import DataError
+from segdeploy.files import write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from segdeploy.classes import ClassMap
+    from segdeploy.model.spec import ModelSpec
+    from segdeploy.runtime.runner import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class PredictResult:
+    """The masks that were written, and one line for each image that could not be read."""
+
+    written: tuple[Path, ...]
+    faults: tuple[str, ...]
+
+
+def predict(
+    runner: Runner,
+    spec: ModelSpec,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    overlay: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> PredictResult:
+    """Write a palette PNG (pixel value = class id) of each image's own size.
+
+    Args:
+        runner: any backend.
+        spec: the model's description.
+        inputs: image files and folders; what lies below a folder keeps its relative path.
+        output: folder for `NAME.png`, and `NAME.overlay.jpg` with `overlay`.
+        overlay: also write the image blended with the classes' colours.
+        progress: called with (done, total).
+
+    Raises:
+        DataError: an input that does not exist, a folder without images, or two inputs whose masks would
+            have the same name.
+    """
+    targets = _targets(inputs, output)
+    written: list[Path] = []
+    faults: list[str] = []
+    for done, (source, target) in enumerate(targets.items(), start=1):
+        try:
+            image = read_image(source)
+        except DataError as e:
+            faults.append(str(e))
+        else:
+            labels = predict_image(runner, spec, image)
+            written.append(write_bytes(target, mask_png(labels, spec.classes)))
+            if overlay:
+                write_bytes(target.with_suffix(".overlay.jpg"), overlay_jpeg(image, labels, spec.classes))
+        if progress is not None:
+            progress(done, len(targets))
+    return PredictResult(tuple(written), tuple(faults))
+
+
+def predict_image(runner: Runner, spec: ModelSpec, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Image (H, W, 3) uint8 RGB to class ids (H, W) uint8."""
+    labels = runner.run(resize_image(image, spec.preprocessing)[None])[0]
+    return restore_mask(labels, image.shape[:2], spec.preprocessing)
+
+
+def mask_png(labels: NDArray[np.uint8], classes: ClassMap) -> bytes:
+    """Class ids (H, W) as an indexed PNG that shows the classes' colours."""
+    picture = Image.frombytes("P", (labels.shape[1], labels.shape[0]), labels.tobytes())
+    picture.putpalette(classes.palette())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def blend(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: ClassMap, share: float = 0.5) -> NDArray[np.uint8]:
+    """Image (H, W, 3) with `share` of the classes' colours, uint8."""
+    mixed = image * (1 - share) + classes.colorize(labels) * share
+    return np.round(mixed).astype(np.uint8)
+
+
+def overlay_jpeg(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: ClassMap) -> bytes:
+    """`blend` as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(blend(image, labels, classes)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _targets(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
+    targets: dict[Path, Path] = {}
+    owners: dict[Path, Path] = {}
+    for item in inputs:
+        for source in find_images([item]):
+            relative = source.relative_to(item) if item.is_dir() else Path(source.name)
+            target = output / relative.with_suffix(".png")
+            other = owners.setdefault(target, source)
+            if other != source:
+                raise DataError(f"{source} and {other} would both be written to {target}; predict them into two folders")
+            if target.resolve() == source.resolve():
+                raise DataError(f"{source}: its mask would overwrite it; choose another -o")
+            targets[source] = target
+    return targets

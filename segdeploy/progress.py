@@ -1,0 +1,60 @@
+"""Progress: bars on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Step = Callable[[int, int], None]
+
+
+def say(text: str = "") -> None:
+    """Print a line to standard output at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def progress(what: str, note: Callable[[], str] = lambda: "") -> Iterator[Step]:
+    """Yield a function of (done, total); it draws a bar, or writes a line every ten seconds and at the end."""
+    if sys.stderr.isatty():
+        with _bar(what, note) as step:
+            yield step
+    else:
+        yield _lines(what, note)
+
+
+@contextmanager
+def _bar(what: str, note: Callable[[], str]) -> Iterator[Step]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, note="")
+        yield lambda done, total: bar.update(task, completed=done, total=total, note=note())
+
+
+def _lines(what: str, note: Callable[[], str]) -> Step:
+    started = last = time.monotonic()
+
+    def step(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 10 or (done == total and now - started >= 10):
+            last = now
+            sys.stderr.write(f"{what}: {done}/{total}  {now - started:.0f} s  {note()}".rstrip() + "\n")
+            sys.stderr.flush()
+
+    return step

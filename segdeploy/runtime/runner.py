@@ -1,0 +1,101 @@
+"""Runner: uint8 images in, uint8 class ids out; and how to open one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segdeploy.environment import available_cores
+from segdeploy.errors import MissingPartError, ModelError
+from segdeploy.plugin import registry
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from segdeploy.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerOptions:
+    """How to open a runner.
+
+    `threads`: CPU threads, None for all cores of this process. `device`: "auto", "cpu" or "cuda".
+    `precision`: "fp32", or another that the bundle holds. `variant`: a way of running that only one
+    backend knows ("channels_last", "compile").
+    """
+
+    threads: int | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    variant: str = ""
+
+    @property
+    def thread_count(self) -> int:
+        """The number of threads, settled."""
+        return self.threads or available_cores()
+
+
+class Runner(ABC):
+    """Runs one model. Device memory is held only inside `with`."""
+
+    @abstractmethod
+    def run(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """image (N, height, width, 3) uint8 RGB at the model's size -> class ids (N, height, width) uint8."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Backend, provider that really runs, precision, threads and versions, JSON-ready."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027  (a runner that holds nothing needs no close)
+        """Give back what the runner holds."""
+
+
+_PREFERENCE = ("onnxruntime", "torch")
+
+
+def open_runner(bundle: Bundle, backend: str | None = None, options: RunnerOptions | None = None) -> Runner:
+    """Open the named backend, or the first that can run what the bundle holds.
+
+    Raises:
+        MissingPartError: no such backend, or it is not installed.
+        ModelError: the bundle has nothing that it runs.
+    """
+    options = options or RunnerOptions()
+    if backend is None:
+        backend = choose_backend(bundle, options)
+    plugin = registry.backend(backend)
+    ready = plugin.available()
+    if not ready.ok:
+        raise MissingPartError(f"backend {backend}: {ready.reason}")
+    return plugin.open(bundle, options)
+
+
+def choose_backend(bundle: Bundle, options: RunnerOptions) -> str:
+    """The first installed backend with a file to run, onnxruntime before torch before third parties."""
+    plugins = registry.catalogue("backend").plugins
+    order = [*_PREFERENCE, *sorted(set(plugins) - set(_PREFERENCE))]
+    reasons = []
+    for name in (n for n in order if n in plugins):
+        if bundle.find(plugins[name].artifact, options.precision) is None:
+            continue
+        ready = plugins[name].available()
+        if ready.ok:
+            return name
+        reasons.append(f"{name}: {ready.reason}")
+    held = ", ".join(sorted({f"{a.kind} {a.precision}" for a in bundle.artifacts}))
+    if reasons:
+        raise MissingPartError(f"{bundle.path}: no backend can run it here; {'; '.join(reasons)}")
+    raise ModelError(f"{bundle.path}: nothing in it runs at precision {options.precision}; it holds {held}")

@@ -1,0 +1,45 @@
+"""Plain-text tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from segdeploy.evaluate import EvalResult
+    from segdeploy.model.spec import ModelSpec
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell; the first aligned left, the others right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(head), "  ".join("-" * w for w in widths), *(line(r) for r in rows)])
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """0.1234 as "12.34"; None and NaN as "-"."""
+    return "-" if value is None or value != value else f"{value * 100:.{digits}f}"
+
+
+def score_table(result: EvalResult, spec: ModelSpec) -> str:
+    """Per class and overall, in percent."""
+    scores = result.scores
+    rows = [
+        [name, percent(scores.iou[i]), percent(scores.accuracy[i]), percent(scores.precision[i]), f"{scores.confusion[i].sum():,}"]
+        for i, name in enumerate(spec.classes.names)
+    ]
+    rows.append(["mean", percent(scores.mean_iou), percent(scores.mean_accuracy), "", f"{scores.confusion.sum():,}"])
+    absent = [n for n, v in zip(spec.classes.names, scores.iou, strict=True) if v != v]
+    said = [text_table(["class", "IoU %", "accuracy %", "precision %", "pixels"], rows), ""]
+    said.append(f"pixel accuracy {percent(scores.pixel_accuracy)} %, {result.images} images, at the {result.at}'s size")
+    if absent:
+        said.append(f"not in the data nor predicted, so left out of the mean: {', '.join(absent)}")
+    runner = result.runner
+    said.append(f"{runner['backend']} on {runner['provider']}, {runner['precision']}, {runner['threads']} threads")
+    return "\n".join(said)
