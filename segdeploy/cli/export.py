@@ -1,0 +1,53 @@
+"""segdeploy export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from segdeploy.cli import options
+from segdeploy.progress import progress, say
+
+
+@click.command(name="export")
+@click.argument("run", type=options.PATH)
+@options.output(None, "The bundle's folder; default: RUN/bundle.")
+@click.option("--verify", "verify_table", type=options.PATH, help="Table with masks on which ONNX is compared with torch.")
+@click.option("--max-miou-drop", type=float, help="Largest loss of mean IoU, 0.01 = one point; default: the run's configuration.")
+@click.option("--min-agreement", type=float, help="Smallest share of equal pixels; default: the run's configuration.")
+@click.option("--trt", is_flag=True, help="Also build a TensorRT for RTX engine (needs no GPU).")
+def command(
+    run: Path,
+    output: Path | None,
+    verify_table: Path | None,
+    max_miou_drop: float | None,
+    min_agreement: float | None,
+    trt: bool,
+) -> None:
+    """Turn a run into a bundle: ONNX with uint8 in and uint8 out, compared with torch on real images."""
+    from segdeploy.plugin.extras import require
+
+    require("train")
+    from segdeploy.export.run import add_engine, export_limits, export_run
+
+    output = output or run / "bundle"
+    changes: dict[str, Any] = {"max_miou_drop": max_miou_drop, "min_agreement": min_agreement}
+    with progress("verifying") as step:
+        result = export_run(
+            run, output, verify_table=verify_table, limits=export_limits(run, changes), progress=step
+        )
+    for record in result.parity:
+        say(
+            f"batch {record.batch_size}: {record.agreement:.4%} of the pixels agree with torch, "
+            f"mIoU {record.reference_miou:.5f} -> {record.miou:.5f} on {record.images} images"
+        )
+    if not result.parity:
+        say("not verified: give --verify TABLE to compare with torch on real images")
+    if trt:
+        made = add_engine(result.bundle)
+        engine = made.find("engine")
+        assert engine is not None
+        say(f"engine: {made.path / engine.file}: {engine.about['status']} (TensorRT for RTX {engine.about['version']})")
+    say(f"bundle: {output}")

@@ -1,0 +1,73 @@
+"""The `segdeploy` group: commands are imported when they are called, errors of the user's are one line."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+
+import click
+
+from segdeploy import __version__
+from segdeploy.errors import SegdeployError
+
+# Name, module and one line, so that --help imports none of them.
+COMMANDS = {
+    "demo": "generate a data set, train, export, verify, benchmark: the whole path in minutes on a CPU",
+    "train": "train a model from a YAML file and tables of images and masks",
+    "evaluate": "score a run or bundle on a table",
+    "predict": "write masks for images and folders of images",
+    "export": "turn a run into a verified bundle: ONNX, and a TensorRT engine with --trt",
+    "benchmark": "accuracy and speed of every backend, as one report",
+    "plugins": "list encoders, decoders and backends, and show their keys",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *sorted(set(self.commands) - set(COMMANDS))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            command: click.Command = importlib.import_module(f"segdeploy.cli.{cmd_name}").command
+            return command
+        if cmd_name not in self.commands:
+            from segdeploy.plugin.manager import load
+
+            load("command").manager.hook.segdeploy_register_commands(cli=self)
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="segdeploy")
+@click.option("-v", "--verbose", count=True, help="Say more; twice: say everything.")
+def cli(verbose: int) -> None:
+    """From labelled images to a verified segmentation engine.
+
+    \b
+    segdeploy train     -c config.yaml --dataset data.csv
+    segdeploy export    results/experiment_run -o bundle --verify val.csv
+    segdeploy benchmark bundle --dataset test.csv -o report
+    """
+    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command. Exit codes: 0 done, 2 bad input or a missing part, 3 a limit not kept, 1 a bug (traceback)."""
+    # OpenMP threads that sleep while they wait cost nothing on an idle machine and an order of magnitude
+    # less on a busy one. It must be set before torch is imported; `benchmark` resets it for its workers.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        cli.main(args, prog_name="segdeploy", standalone_mode=True)
+    except SegdeployError as e:
+        click.echo(f"segdeploy: {e}", err=True)
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        click.echo("segdeploy: stopped", err=True)
+        sys.exit(130)
