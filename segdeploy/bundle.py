@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -16,6 +15,9 @@ from segdeploy.errors import ModelError
 from segdeploy.files import sha256, write_text
 from segdeploy.frozen import Frozen
 from segdeploy.model.spec import ModelSpec, parse_spec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BUNDLE_FILE = "bundle.json"
 MODEL_FILE = "model.json"
@@ -45,6 +47,8 @@ class BundleFile(Frozen):
     artifacts: tuple[Artifact, ...]
     limits: dict[str, Any] = {}
     """The configuration's export section."""
+    benchmark: dict[str, Any] = {}
+    """The configuration's benchmark section."""
     verification: tuple[dict[str, Any], ...] = ()
     """One record for each comparison with torch."""
     created_with: dict[str, str] = {}
@@ -94,7 +98,9 @@ def open_model(path: Path) -> Bundle:
         return _open_bundle(path)
     if (path / MODEL_FILE).is_file():
         return _open_run(path)
-    raise ModelError(f"{path}: expected a run folder ({MODEL_FILE}), a bundle ({BUNDLE_FILE}) or an .onnx file, found none of them")
+    raise ModelError(
+        f"{path}: expected a run folder ({MODEL_FILE}), a bundle ({BUNDLE_FILE}) or an .onnx file, found none of them"
+    )
 
 
 def _open_run(path: Path) -> Bundle:
@@ -110,7 +116,9 @@ def _open_bundle(path: Path) -> Bundle:
         content = BundleFile.model_validate_json(name.read_bytes())
     except ValidationError as e:
         first = e.errors(include_url=False)[0]
-        raise ModelError(f"{name}: not a bundle of this segdeploy: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
+        raise ModelError(
+            f"{name}: not a bundle of this segdeploy: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from e
     root = path.resolve()
     for item in content.artifacts:
         file = (root / item.file).resolve()
@@ -119,7 +127,9 @@ def _open_bundle(path: Path) -> Bundle:
         if not file.is_file():
             raise ModelError(f"{path / item.file}: is missing, although {BUNDLE_FILE} lists it; export again")
         if sha256(file) != item.sha256:
-            raise ModelError(f"{path / item.file}: its bytes are not those that were verified (SHA-256 differs); export again")
+            raise ModelError(
+                f"{path / item.file}: its bytes are not those that were verified (SHA-256 differs); export again"
+            )
     return Bundle(path, content.spec, content.artifacts, content)
 
 

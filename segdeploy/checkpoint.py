@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _MODEL = "model."
+_EMA = "ema."
 _OPTIMIZER = "optimizer."
 
 
@@ -40,9 +41,13 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     return about
 
 
-def save_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+def save_training_state(
+    path: Path, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+) -> None:
     """Everything that `load_training_state` needs to go on as if nothing had happened."""
     tensors = {f"{_MODEL}{name}": t for name, t in model.state_dict().items()}
+    if ema is not None:
+        tensors |= {f"{_EMA}{name}": t for name, t in ema.state_dict().items()}
     state = optimizer.state_dict()
     for index, slots in state["state"].items():
         for name, value in slots.items():
@@ -50,10 +55,14 @@ def save_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Opt
     _save(path, tensors, {"progress": progress, "param_groups": state["param_groups"]})
 
 
-def load_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Fill model and optimiser in place; returns `progress`. Raises ModelError as `load_weights` does."""
+def load_training_state(
+    path: Path, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Fill model, average and optimiser in place; returns `progress`. Raises ModelError as `load_weights` does."""
     tensors, about = _load(path)
     _fill(model, {n.removeprefix(_MODEL): t for n, t in tensors.items() if n.startswith(_MODEL)}, path)
+    if ema is not None:
+        _fill(ema, {n.removeprefix(_EMA): t for n, t in tensors.items() if n.startswith(_EMA)}, path)
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith(_OPTIMIZER):

@@ -29,7 +29,8 @@ def confusion_matrix(target: NDArray[np.uint8], predicted: NDArray[np.uint8], nu
     """
     if target.shape != predicted.shape or target.dtype != np.uint8 or predicted.dtype != np.uint8:
         raise ValueError(
-            f"expected two uint8 arrays of one shape, got {target.dtype} {target.shape} and {predicted.dtype} {predicted.shape}"
+            "expected two uint8 arrays of one shape, "
+            f"got {target.dtype} {target.shape} and {predicted.dtype} {predicted.shape}"
         )
     # One uint16 code a pixel, one bincount: uint8 is never widened to int64 for masking or indexing.
     code = target.astype(np.uint16) << 8
@@ -76,7 +77,8 @@ class Scores:
     @property
     def pixel_accuracy(self) -> float:
         """Share of labelled pixels that are right; NaN without any."""
-        return float(_divide(np.trace(self.confusion), self.confusion.sum()))
+        total = int(self.confusion.sum())
+        return int(np.trace(self.confusion)) / total if total else float("nan")
 
     def to_dict(self, classes: ClassMap) -> dict[str, Any]:
         """JSON-ready: Ludwig's names, NaN as None, and the classes that were left out of the mean."""
@@ -105,9 +107,10 @@ def none_if_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _divide(top: Any, bottom: Any) -> Any:
+def _divide(top: NDArray[np.int64], bottom: NDArray[np.int64]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(bottom > 0, np.true_divide(top, bottom), np.nan)
+        ratio: NDArray[np.float64] = np.where(bottom > 0, np.true_divide(top, bottom), np.nan)
+    return ratio
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -90,7 +90,9 @@ def mask_png(labels: NDArray[np.uint8], classes: ClassMap) -> bytes:
     return buffer.getvalue()
 
 
-def blend(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: ClassMap, share: float = 0.5) -> NDArray[np.uint8]:
+def blend(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: ClassMap, share: float = 0.5
+) -> NDArray[np.uint8]:
     """Image (H, W, 3) with `share` of the classes' colours, uint8."""
     mixed = image * (1 - share) + classes.colorize(labels) * share
     return np.round(mixed).astype(np.uint8)
@@ -112,7 +114,9 @@ def _targets(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
             target = output / relative.with_suffix(".png")
             other = owners.setdefault(target, source)
             if other != source:
-                raise DataError(f"{source} and {other} would both be written to {target}; predict them into two folders")
+                raise DataError(
+                    f"{source} and {other} would both be written to {target}; predict them into two folders"
+                )
             if target.resolve() == source.resolve():
                 raise DataError(f"{source}: its mask would overwrite it; choose another -o")
             targets[source] = target

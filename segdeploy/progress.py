@@ -58,3 +58,29 @@ def _lines(what: str, note: Callable[[], str]) -> Step:
             sys.stderr.flush()
 
     return step
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Like `progress`, for work whose description changes: yield a function of (what, done, total)."""
+    if sys.stderr.isatty():
+        what_now = ""
+        with _bar("", lambda: what_now) as step:
+
+            def show(what: str, done: int, total: int) -> None:
+                nonlocal what_now
+                what_now = what
+                step(done, total)
+
+            yield show
+        return
+    last = ""
+
+    def line(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if what != last:
+            last = what
+            sys.stderr.write(f"{what} ...\n")
+            sys.stderr.flush()
+
+    yield line

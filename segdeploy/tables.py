@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from segdeploy.benchmark.result import BenchmarkResult
     from segdeploy.evaluate import EvalResult
     from segdeploy.model.spec import ModelSpec
 
@@ -31,7 +32,13 @@ def score_table(result: EvalResult, spec: ModelSpec) -> str:
     """Per class and overall, in percent."""
     scores = result.scores
     rows = [
-        [name, percent(scores.iou[i]), percent(scores.accuracy[i]), percent(scores.precision[i]), f"{scores.confusion[i].sum():,}"]
+        [
+            name,
+            percent(scores.iou[i]),
+            percent(scores.accuracy[i]),
+            percent(scores.precision[i]),
+            f"{scores.confusion[i].sum():,}",
+        ]
         for i, name in enumerate(spec.classes.names)
     ]
     rows.append(["mean", percent(scores.mean_iou), percent(scores.mean_accuracy), "", f"{scores.confusion.sum():,}"])
@@ -43,3 +50,31 @@ def score_table(result: EvalResult, spec: ModelSpec) -> str:
     runner = result.runner
     said.append(f"{runner['backend']} on {runner['provider']}, {runner['precision']}, {runner['threads']} threads")
     return "\n".join(said)
+
+
+def benchmark_table(result: BenchmarkResult) -> str:
+    """One line per row of a benchmark."""
+    scores = {a.name: a for a in result.accuracy}
+    rows = []
+    for row in result.rows:
+        if row.latency is None:
+            rows.append([row.name, str(row.batch), *["-"] * 6, f"failed: {row.reason}"])
+            continue
+        score = scores.get(row.name)
+        speed = f"{row.speedup:.2f} [{row.speedup_low:.2f}, {row.speedup_high:.2f}]" if row.speedup is not None else "-"
+        agreement = score.label_agreement if score else None
+        rows.append(
+            [
+                row.name,
+                str(row.batch),
+                f"{row.latency.p50:.1f}",
+                f"{row.latency.p99:.1f}",
+                f"{row.images_per_second:.1f}",
+                speed,
+                percent(score.mean_iou if score else None),
+                percent(agreement, 4),
+                f"{row.peak_memory_mib:.0f}" if row.peak_memory_mib else "-",
+            ]
+        )
+    versus = f"x {result.baseline}" if result.baseline else "speed-up"
+    return text_table(["row", "batch", "p50 ms", "p99 ms", "images/s", versus, "mIoU %", "agree %", "peak MiB"], rows)

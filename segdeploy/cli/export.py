@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from segdeploy.cli import options
 from segdeploy.progress import progress, say
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @click.command(name="export")
 @click.argument("run", type=options.PATH)
 @options.output(None, "The bundle's folder; default: RUN/bundle.")
-@click.option("--verify", "verify_table", type=options.PATH, help="Table with masks on which ONNX is compared with torch.")
-@click.option("--max-miou-drop", type=float, help="Largest loss of mean IoU, 0.01 = one point; default: the run's configuration.")
+@click.option(
+    "--verify", "verify_table", type=options.PATH, help="Table with masks on which ONNX is compared with torch."
+)
+@click.option(
+    "--max-miou-drop", type=float, help="Largest loss of mean IoU, 0.01 = one point; default: the run's configuration."
+)
 @click.option("--min-agreement", type=float, help="Smallest share of equal pixels; default: the run's configuration.")
 @click.option("--trt", is_flag=True, help="Also build a TensorRT for RTX engine (needs no GPU).")
 def command(
@@ -35,9 +41,7 @@ def command(
     output = output or run / "bundle"
     changes: dict[str, Any] = {"max_miou_drop": max_miou_drop, "min_agreement": min_agreement}
     with progress("verifying") as step:
-        result = export_run(
-            run, output, verify_table=verify_table, limits=export_limits(run, changes), progress=step
-        )
+        result = export_run(run, output, verify_table=verify_table, limits=export_limits(run, changes), progress=step)
     for record in result.parity:
         say(
             f"batch {record.batch_size}: {record.agreement:.4%} of the pixels agree with torch, "

@@ -22,6 +22,8 @@ COMMANDS = {
     "benchmark": "accuracy and speed of every backend, as one report",
     "plugins": "list encoders, decoders and backends, and show their keys",
 }
+# A benchmark measures engines as their users run them.
+_AS_THEY_ARE = ("benchmark", "demo")
 
 
 class _Lazy(click.Group):
@@ -29,6 +31,10 @@ class _Lazy(click.Group):
         return [*COMMANDS, *sorted(set(self.commands) - set(COMMANDS))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _AS_THEY_ARE:
+            # OpenMP threads that sleep while they wait save an order of magnitude on a busy machine. It must
+            # be set before torch is imported.
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if cmd_name in COMMANDS:
             command: click.Command = importlib.import_module(f"segdeploy.cli.{cmd_name}").command
             return command
@@ -60,9 +66,6 @@ def cli(verbose: int) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run a command. Exit codes: 0 done, 2 bad input or a missing part, 3 a limit not kept, 1 a bug (traceback)."""
-    # OpenMP threads that sleep while they wait cost nothing on an idle machine and an order of magnitude
-    # less on a busy one. It must be set before torch is imported; `benchmark` resets it for its workers.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli.main(args, prog_name="segdeploy", standalone_mode=True)
     except SegdeployError as e:

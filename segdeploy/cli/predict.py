@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from segdeploy.cli import options
 from segdeploy.progress import progress, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(name="predict")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from segdeploy.cli import options
 from segdeploy.progress import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(name="train")
@@ -18,7 +20,9 @@ from segdeploy.progress import say
 @click.option("--validation-set", type=options.PATH, help="Table that picks the best epoch.")
 @click.option("--test-set", type=options.PATH, help="Table that is checked now and scored later.")
 @options.output("results", "Folder for runs.")
-@click.option("--name", default="experiment_run", show_default=True, help="The run's folder; _0, _1, ... where it is taken.")
+@click.option(
+    "--name", default="experiment_run", show_default=True, help="The run's folder; _0, _1, ... where it is taken."
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as trainer.epochs=10.")
 @click.option("--resume", type=options.PATH, metavar="RUN", help="Go on with a run that stopped.")
 @options.device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from typing import TYPE_CHECKING, Any, get_args
@@ -52,7 +53,9 @@ def parse_config(text: str, name: str = "config", overrides: Sequence[str] = ())
     """The same from a text; `name` stands for the file in messages."""
     source = parse(text, name)
     if not isinstance(source.value, dict):
-        raise ConfigError(f"{name}: expected keys and values at the top (input_features, output_features, trainer, ...)")
+        raise ConfigError(
+            f"{name}: expected keys and values at the top (input_features, output_features, trainer, ...)"
+        )
     for word in overrides:
         _override(source, word)
     mistakes: list[str] = []
@@ -80,7 +83,7 @@ def _override(source: Source, word: str) -> None:
         path = (*_SHORT[str(path[0])], *path[1:])
     value = parse(text, f"--set {key}").value
     here = source.value
-    for step, following in zip(path, path[1:], strict=False):
+    for step, following in itertools.pairwise(path):
         if isinstance(here, list) and isinstance(step, int) and step < len(here):
             here = here[step]
         elif isinstance(here, dict):
@@ -137,7 +140,9 @@ def _check_weights(config: RunConfig, source: Source) -> None:
     if isinstance(weights, dict) and set(weights) != set(names):
         wrong = sorted(set(weights) - set(names))
         missing = [n for n in names if n not in weights]
-        said = [f"no class is named {n!r}{_suggest(n, names)}" for n in wrong] + [f"no weight for {n!r}" for n in missing]
+        said = [f"no class is named {n!r}{_suggest(n, names)}" for n in wrong] + [
+            f"no weight for {n!r}" for n in missing
+        ]
         raise ConfigError(f"{head}: {'; '.join(said)}")
 
 
@@ -205,5 +210,3 @@ def _suggest(word: str, known: Iterable[str]) -> str:
 
 def _dotted(path: KeyPath) -> str:
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
-
-

@@ -171,7 +171,9 @@ class MaskPreprocessing(Frozen):
         chosen = default_colors(len(items))
         return ClassMap(
             names=tuple(i if isinstance(i, str) else i.name for i in items),
-            colors=tuple(c if isinstance(i, str) or i.color is None else i.color for i, c in zip(items, chosen, strict=True)),
+            colors=tuple(
+                c if isinstance(i, str) or i.color is None else i.color for i, c in zip(items, chosen, strict=True)
+            ),
             ignore_index=self.ignore_index,
             ignore_color=self.ignore_color,
             encoding=self.encoding,
@@ -251,6 +253,8 @@ class Trainer(Frozen):
     """The update rule."""
     gradient_clipping: GradientClipping = GradientClipping()
     """Limits on the gradient."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate and keep a moving average of the weights; each step it keeps this share of itself. null: none."""
     use_mixed_precision: bool = False
     """FP16 autocast with loss scaling on CUDA; on a CPU training stays in FP32."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42

@@ -80,7 +80,9 @@ class _Reader:
         self.lines.setdefault(path, line)
         self.count += 1
         if self.count > MAX_NODES:
-            raise ConfigError(f"{self.name}: more than {MAX_NODES:,} values once its aliases (&, *) are expanded; refused")
+            raise ConfigError(
+                f"{self.name}: more than {MAX_NODES:,} values once its aliases (&, *) are expanded; refused"
+            )
         if len(path) > MAX_DEPTH:
             raise ConfigError(f"{self.name}:{line}: nested too deeply; at most {MAX_DEPTH} levels are allowed")
         if node.tag not in _CORE_TAGS and node.tag not in _RESOLVED_BY_PYYAML:
@@ -90,6 +92,7 @@ class _Reader:
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
         return _scalar(node)
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:

@@ -91,7 +91,9 @@ class Augment:
         theta = torch.stack(
             [
                 torch.stack([cos * flip_x * size[1] / width, -sin * flip_y * size[0] / width, 2 * shift_x / width], 1),
-                torch.stack([sin * flip_x * size[1] / height, cos * flip_y * size[0] / height, 2 * shift_y / height], 1),
+                torch.stack(
+                    [sin * flip_x * size[1] / height, cos * flip_y * size[0] / height, 2 * shift_y / height], 1
+                ),
             ],
             1,
         )

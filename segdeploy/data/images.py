@@ -63,7 +63,9 @@ def to_rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
         grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
         return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
     if picture.mode in ("I", "F"):
-        raise DataError(f"{path}: expected 8 or 16 bits a channel, found 32-bit {'integers' if picture.mode == 'I' else 'floats'}")
+        raise DataError(
+            f"{path}: expected 8 or 16 bits a channel, found 32-bit {'integers' if picture.mode == 'I' else 'floats'}"
+        )
     # By way of RGBA, a palette entry that is marked transparent keeps its own colour.
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segdeploy.classes import IGNORE, ClassMap
+from segdeploy.classes import IGNORE, ClassMap, Encoding
 from segdeploy.data.images import open_upright
 from segdeploy.errors import DataError
 
@@ -51,7 +51,7 @@ def decode_mask(picture: Image.Image, classes: ClassMap, path: Path) -> NDArray[
     return _from_ids(values, classes, path)
 
 
-def auto_encoding(picture: Image.Image, classes: ClassMap) -> str:
+def auto_encoding(picture: Image.Image, classes: ClassMap) -> Encoding:
     """What one picture looks like: "color", "binary" or "class_id"."""
     if picture.mode == "1" and len(classes) == 2:
         return "binary"
@@ -77,11 +77,13 @@ def _single_channel(picture: Image.Image, path: Path) -> NDArray[np.integer]:
     rgb = np.asarray(picture.convert("RGB"))
     if picture.mode in ("LA", "RGB", "RGBA") and _is_grey(rgb):
         return rgb[..., 0]
-    raise DataError(f"{path}: expected one channel of class ids, found a {picture.mode} picture; give each class its `color`")
+    raise DataError(
+        f"{path}: expected one channel of class ids, found a {picture.mode} picture; give each class its `color`"
+    )
 
 
 def _from_ids(values: NDArray[np.integer], classes: ClassMap, path: Path) -> NDArray[np.uint8]:
-    labels = values.astype(np.uint8)
+    labels: NDArray[np.uint8] = values.astype(np.uint8)
     ignored = np.zeros(values.shape, bool) if classes.ignore_index is None else values == classes.ignore_index
     stray = (values < 0) | (values >= len(classes))
     if (stray & ~ignored).any():
@@ -102,7 +104,7 @@ def _from_binary(values: NDArray[np.integer], classes: ClassMap, path: Path) -> 
     strays = [int(v) for v in found if int(v) not in (0, 255, ignore)]
     if strays:
         raise DataError(f"{path}: expected a binary mask of 0 and 255, found {', '.join(map(str, strays[:8]))}")
-    labels = (values == 255).astype(np.uint8)
+    labels: NDArray[np.uint8] = (values == 255).astype(np.uint8)
     if ignore is not None:
         labels[values == ignore] = IGNORE
     return labels
@@ -119,10 +121,13 @@ def _from_colors(rgb: NDArray[np.uint8], classes: ClassMap, path: Path) -> NDArr
     if not hit.all():
         stray = np.unique(codes[~hit])
         shown = ", ".join(str((int(c) >> 16, int(c) >> 8 & 255, int(c) & 255)) for c in stray[:4])
-        raise DataError(f"{path}: {len(stray)} colour(s) that no class owns: {shown}{', ...' if len(stray) > 4 else ''}")
+        raise DataError(
+            f"{path}: {len(stray)} colour(s) that no class owns: {shown}{', ...' if len(stray) > 4 else ''}"
+        )
     labels: NDArray[np.uint8] = np.array(ids, np.uint8)[order][place]
     return labels
 
 
 def _code(rgb: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    code: NDArray[np.uint32] = rgb @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    return code

@@ -101,7 +101,9 @@ def scan(
                 progress(done, len(samples))
     if faults:
         more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise DataError(f"{len(faults)} of {len(samples)} samples cannot be used:\n" + "\n".join(faults[:_SHOWN]) + more)
+        raise DataError(
+            f"{len(faults)} of {len(samples)} samples cannot be used:\n" + "\n".join(faults[:_SHOWN]) + more
+        )
     if not pixels.any():
         raise DataError("the masks hold no labelled pixel; check `ignore_index` and the classes")
     return ScanReport(classes, pixels, ignored, present, sizes)
@@ -122,7 +124,8 @@ def _check(sample: Sample, classes: ClassMap) -> tuple[NDArray[np.int64] | None,
             said.append(str(e))
     if size is not None and labels is not None and labels.shape != size:
         said.append(
-            f"{sample.mask}: expected the size of {sample.image.name}, {size[1]}x{size[0]}, found {labels.shape[1]}x{labels.shape[0]}"
+            f"{sample.mask}: expected the size of {sample.image.name}, {size[1]}x{size[0]}, "
+            f"found {labels.shape[1]}x{labels.shape[0]}"
         )
     return counts, size, said
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from segdeploy.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from segdeploy.config.schema import RunConfig, Split
 
@@ -79,7 +79,9 @@ def _from_csv(path: Path, image: str, mask: str, split: str) -> list[Sample]:
         if split in columns and row[split]:
             part = _PART_NAMES.get(row[split].strip().lower())
             if part is None:
-                raise DataError(f"{path}:{number}: expected train, validation or test (or 0, 1, 2) in {split!r}, got {row[split]!r}")
+                raise DataError(
+                    f"{path}:{number}: expected train, validation or test (or 0, 1, 2) in {split!r}, got {row[split]!r}"
+                )
         samples.append(Sample(path.parent / row[image], path.parent / row[mask], part))
     return samples
 

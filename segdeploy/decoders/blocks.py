@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdeploy.errors import ConfigError
-from segdeploy.plugin import FeatureMap
+
+if TYPE_CHECKING:
+    from segdeploy.plugin import FeatureMap
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Sequential:
@@ -33,5 +37,7 @@ def levels_from(features: tuple[FeatureMap, ...], stride: int, at_least: int, de
     chosen = [i for i, f in enumerate(features) if f.stride >= stride]
     if len(chosen) < at_least:
         found = ", ".join(str(f.stride) for f in features)
-        raise ConfigError(f"decoder {decoder}: needs {at_least} or more levels of stride {stride} or above, the encoder gives {found}")
+        raise ConfigError(
+            f"decoder {decoder}: needs {at_least} or more levels of stride {stride} or above, the encoder gives {found}"
+        )
     return chosen

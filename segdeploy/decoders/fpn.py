@@ -3,14 +3,16 @@ into one map as in Panoptic FPN (Kirillov et al. 2019, https://arxiv.org/abs/190
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from segdeploy.decoders.blocks import conv_bn_relu, levels_from, resize_like
 from segdeploy.plugin import DecoderPlugin, FeatureMap, Section, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class FPNConfig(Section):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
@@ -11,6 +10,9 @@ from torch import Tensor, nn
 
 from segdeploy.decoders.blocks import conv_bn_relu, levels_from, resize_like
 from segdeploy.plugin import DecoderPlugin, FeatureMap, Section, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class SegFormerConfig(Section):
@@ -46,4 +48,6 @@ class SegFormer(nn.Module):
 @hookimpl
 def segdeploy_register_decoders(register: Callable[[DecoderPlugin], None]) -> None:
     """Register `segformer`."""
-    register(DecoderPlugin(name="segformer", summary="SegFormer's all-MLP head", config=SegFormerConfig, build=SegFormer))
+    register(
+        DecoderPlugin(name="segformer", summary="SegFormer's all-MLP head", config=SegFormerConfig, build=SegFormer)
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
@@ -12,11 +11,20 @@ from torch import Tensor, nn
 from segdeploy.decoders.blocks import conv_bn_relu, levels_from, resize_like
 from segdeploy.plugin import DecoderPlugin, FeatureMap, Section, hookimpl
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class UNetConfig(Section):
     """Uses every level of the encoder, the finest too. Choose it when fine outlines count."""
 
-    channels: Annotated[tuple[Annotated[int, Field(ge=8, le=2048)], ...], Field(min_length=1, max_length=8)] = (256, 128, 64, 32, 16)
+    channels: Annotated[tuple[Annotated[int, Field(ge=8, le=2048)], ...], Field(min_length=1, max_length=8)] = (
+        256,
+        128,
+        64,
+        32,
+        16,
+    )
     """Width of each step, coarsest first; as many are used as the encoder has levels to join."""
 
 

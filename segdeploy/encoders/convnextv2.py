@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from segdeploy.encoders.timm import PretrainedSection, TimmEncoder, load_pretrained
 from segdeploy.plugin import EncoderPlugin, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _Name = Literal[
     "convnextv2_atto", "convnextv2_femto", "convnextv2_pico", "convnextv2_nano",
@@ -43,4 +45,3 @@ def segdeploy_register_encoders(register: Callable[[EncoderPlugin], None]) -> No
             load_pretrained=load_pretrained,
         )
     )
-

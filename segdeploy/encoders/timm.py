@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import timm
 from pydantic import Field
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from segdeploy.errors import ConfigError, MissingPartError
 from segdeploy.plugin import EncoderPlugin, FeatureMap, Section, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +47,21 @@ class TimmEncoder(nn.Module):
             near = timm.list_models(f"*{model_name.split('.')[0]}*")[:3]
             hint = f"; timm has {', '.join(near)}" if near else "; see timm.list_models()"
             raise ConfigError(f"encoder.model_name: timm has no model {model_name!r}{hint}")
+        self.body: Any
         try:
             self.body = timm.create_model(model_name, pretrained=False, features_only=True)
         except (RuntimeError, AttributeError, KeyError, AssertionError, NotImplementedError) as e:
-            raise ConfigError(f"encoder.model_name: {model_name} gives no feature maps: {str(e).splitlines()[0]}") from e
+            raise ConfigError(
+                f"encoder.model_name: {model_name} gives no feature maps: {str(e).splitlines()[0]}"
+            ) from e
         info = self.body.feature_info
         levels = zip(info.channels(), info.reduction(), strict=True)
         self.features = tuple(FeatureMap(channels=int(c), stride=int(s)) for c, s in levels)
         strides = [f.stride for f in self.features]
         if len(set(strides)) != len(strides) or strides != sorted(strides):
             raise ConfigError(
-                f"encoder.model_name: {model_name} gives maps of strides {strides}; a pyramid with rising strides is needed"
+                f"encoder.model_name: {model_name} gives maps of strides {strides}; "
+                "a pyramid with rising strides is needed"
             )
         cfg = self.body.pretrained_cfg
         self.mean = tuple(float(v) for v in cfg.get("mean", (0.485, 0.456, 0.406)))
@@ -62,7 +69,9 @@ class TimmEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) float, normalised -> feature maps, finest first."""
-        return tuple(m if is_nchw(m, f) else m.permute(0, 3, 1, 2) for m, f in zip(self.body(image), self.features, strict=True))
+        return tuple(
+            m if is_nchw(m, f) else m.permute(0, 3, 1, 2) for m, f in zip(self.body(image), self.features, strict=True)
+        )
 
 
 def is_nchw(feature: Tensor, declared: FeatureMap) -> bool:
@@ -87,7 +96,9 @@ def _load_file(module: TimmEncoder, path: Path) -> None:
     if not path.is_file():
         raise MissingPartError(f"encoder.weights: {path}: no such file")
     if path.suffix != ".safetensors":
-        raise MissingPartError(f"encoder.weights: {path}: expected a .safetensors file (other formats can run code when read)")
+        raise MissingPartError(
+            f"encoder.weights: {path}: expected a .safetensors file (other formats can run code when read)"
+        )
     _load_with(module, pretrained_cfg_overlay={"file": str(path)}, what=f"encoder.weights: {path}")
 
 
@@ -133,5 +144,3 @@ def segdeploy_register_encoders(register: Callable[[EncoderPlugin], None]) -> No
             load_pretrained=load_pretrained,
         )
     )
-
-

@@ -47,7 +47,7 @@ def _logger() -> Any:
     """The one logger that the library accepts per process; errors are kept for the message."""
     trt = load_rtx()
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []

@@ -51,7 +51,9 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path) -> dict[str, 
                 verbose=False,
             )
     except Exception as e:  # the exporter's errors have no common base
-        raise ExportError(f"{spec.encoder.name} + {spec.decoder.name}: torch cannot export it: {str(e).splitlines()[0][:300]}") from e
+        raise ExportError(
+            f"{spec.encoder.name} + {spec.decoder.name}: torch cannot export it: {str(e).splitlines()[0][:300]}"
+        ) from e
     assert program is not None
     model = program.model_proto
     _strip(model)

@@ -65,7 +65,8 @@ def export_run(
     weights = source.find("weights")
     if weights is None or not (run / bundle.MODEL_FILE).is_file():
         raise ModelError(f"{run}: expected a run folder of segdeploy train")
-    limits = limits or Export()
+    run_config = read_run_config(run)
+    limits = limits or (run_config.export if run_config else Export())
     samples = read_table(verify_table, source.spec.image_column, source.spec.mask_column) if verify_table else []
     with _new_folder(output) as folder:
         segmenter = build(source.spec)
@@ -82,6 +83,7 @@ def export_run(
             spec=source.spec,
             artifacts=artifacts,
             limits=limits.model_dump(mode="json"),
+            benchmark=run_config.benchmark.model_dump(mode="json") if run_config else {},
             verification=tuple(p.to_dict() for p in parity),
             created_with=versions(),
         )
@@ -93,7 +95,9 @@ def export_run(
     return result
 
 
-def _verify(made: Bundle, samples: list[Sample], limits: Export, progress: Callable[[int, int], None] | None) -> list[Parity]:
+def _verify(
+    made: Bundle, samples: list[Sample], limits: Export, progress: Callable[[int, int], None] | None
+) -> list[Parity]:
     options = RunnerOptions(device="cpu")
     with open_runner(made, "torch", options) as torch_runner, open_runner(made, "onnxruntime", options) as runner:
         return verify(torch_runner, runner, samples, made.spec, limits, progress)
@@ -117,7 +121,11 @@ def add_engine(made: Bundle) -> Bundle:
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
     """A temporary folder beside `output` that takes its place at the end; removed on an exception."""
-    if output.exists() and not (output / bundle.BUNDLE_FILE).is_file() and (not output.is_dir() or any(output.iterdir())):
+    if (
+        output.exists()
+        and not (output / bundle.BUNDLE_FILE).is_file()
+        and (not output.is_dir() or any(output.iterdir()))
+    ):
         raise ExportError(f"{output}: is there already and is no bundle; choose another -o")
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
@@ -136,13 +144,22 @@ def _new_folder(output: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
+def read_run_config(run: Path) -> RunConfig | None:
+    """The configuration that a run folder keeps; None where there is none."""
+    file = run / "config.json"
+    try:
+        return RunConfig.model_validate_json(file.read_bytes()) if file.is_file() else None
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        raise ModelError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
+
+
 def export_limits(run: Path, changes: dict[str, Any]) -> Export:
     """The `export` section of the run's configuration, with the values of `changes` that are not None."""
-    file = run / "config.json"
-    limits = RunConfig.model_validate_json(file.read_bytes()).export if file.is_file() else Export()
+    config = read_run_config(run)
     given = {k: v for k, v in changes.items() if v is not None}
     try:
-        return Export.model_validate({**limits.model_dump(), **given})
+        return Export.model_validate({**(config.export if config else Export()).model_dump(), **given})
     except ValidationError as e:
         first = e.errors(include_url=False)[0]
         raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}, got {first['input']}") from e

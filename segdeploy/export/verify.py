@@ -119,7 +119,9 @@ def verify(
     return records
 
 
-def _judge(truth: EvalResult, result: EvalResult, same: Agreement, size: int, spec: ModelSpec, limits: Export) -> Parity:
+def _judge(
+    truth: EvalResult, result: EvalResult, same: Agreement, size: int, spec: ModelSpec, limits: Export
+) -> Parity:
     drops = np.nan_to_num(truth.scores.iou - result.scores.iou)
     worst_class = int(np.argmax(drops))
     drop = truth.scores.mean_iou - result.scores.mean_iou

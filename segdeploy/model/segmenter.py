@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segdeploy.errors import ModelError, SegdeployError
 from segdeploy.model.spec import ModelSpec, Part, Preprocessing
-from segdeploy.plugin import registry
+from segdeploy.plugin import FeatureMap, registry
 
 if TYPE_CHECKING:
     from segdeploy.classes import ClassMap
@@ -30,18 +30,38 @@ class Segmenter(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
-        self.head = nn.Conv2d(decoder.out.channels, num_classes, 1)
+        self.head = nn.Conv2d(out_of(decoder).channels, num_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Encoder, decoder, one logit per class, bilinear to the image's size."""
         logits = self.head(self.decoder(self.encoder(image)))
+        # By size and not by factor, so that odd sizes fit.
         return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def features_of(encoder: nn.Module) -> tuple[FeatureMap, ...]:
+    """The levels that an encoder declares; TypeError where its author forgot them."""
+    features = getattr(encoder, "features", None)
+    if not isinstance(features, tuple) or not all(isinstance(f, FeatureMap) for f in features):
+        raise TypeError(f"{type(encoder).__name__}.features: expected a tuple of FeatureMap, found {features!r}")
+    return features
+
+
+def out_of(decoder: nn.Module) -> FeatureMap:
+    """The map that a decoder declares; TypeError where its author forgot it."""
+    out = getattr(decoder, "out", None)
+    if not isinstance(out, FeatureMap):
+        raise TypeError(f"{type(decoder).__name__}.out: expected a FeatureMap, found {out!r}")
+    return out
 
 
 class Deployed(nn.Module):
     """The graph that ships: image uint8 (N, H, W, 3) RGB -> mask uint8 (N, H, W) of class ids."""
 
-    def __init__(self, segmenter: Segmenter, preprocessing: Preprocessing) -> None:
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, segmenter: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.segmenter = segmenter
         std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
@@ -53,7 +73,7 @@ class Deployed(nn.Module):
         """Normalise, segment, take the best class."""
         # float before permute: TensorRT has no transpose of uint8.
         x = image.float().permute(0, 3, 1, 2) * self.scale + self.shift
-        logits = self.segmenter(x)
+        logits: Tensor = self.segmenter(x)
         if torch.compiler.is_exporting():
             # Through float: TensorRT casts to uint8 from float and half only.
             return logits.argmax(1).float().to(torch.uint8)
@@ -74,7 +94,7 @@ def from_config(config: RunConfig, classes: ClassMap) -> tuple[ModelSpec, Segmen
     encoder = plugin.build(encoder_config)
     if plugin.load_pretrained is not None:
         plugin.load_pretrained(encoder, encoder_config)
-    decoder = registry.decoder(decoder_part.name).build(decoder_config, encoder.features)
+    decoder = registry.decoder(decoder_part.name).build(decoder_config, features_of(encoder))
     wanted = config.image.preprocessing
     spec = ModelSpec(
         encoder=encoder_part,
@@ -112,10 +132,12 @@ def build(spec: ModelSpec) -> Segmenter:
         encoder_plugin = registry.encoder(spec.encoder.name)
         decoder_plugin = registry.decoder(spec.decoder.name)
     except SegdeployError as e:
-        raise ModelError(f"{e}; the model was made with {_made_with(spec.encoder)} and {_made_with(spec.decoder)}") from e
+        raise ModelError(
+            f"{e}; the model was made with {_made_with(spec.encoder)} and {_made_with(spec.decoder)}"
+        ) from e
     encoder = encoder_plugin.build(encoder_plugin.config.model_validate_json(json.dumps(spec.encoder.config)))
     decoder_config = decoder_plugin.config.model_validate_json(json.dumps(spec.decoder.config))
-    decoder = decoder_plugin.build(decoder_config, encoder.features)
+    decoder = decoder_plugin.build(decoder_config, features_of(encoder))
     return Segmenter(encoder, decoder, len(spec.classes))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.frozen import Frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from segdeploy.bundle import Bundle

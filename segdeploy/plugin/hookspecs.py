@@ -4,12 +4,13 @@ or `command.` is loaded only when that kind is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pluggy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import click
 
     from segdeploy.plugin.contract import BackendPlugin, DecoderPlugin, EncoderPlugin

@@ -72,7 +72,9 @@ def load(kind: Kind) -> Loaded:
         if allowed is not None and owner.distribution != "segdeploy" and point.name not in allowed:
             continue
         if point.name in owners:
-            failures.append(Failure(owner=owner, reason=f"the entry point {point.name!r} is taken by {owners[point.name]}"))
+            failures.append(
+                Failure(owner=owner, reason=f"the entry point {point.name!r} is taken by {owners[point.name]}")
+            )
             continue
         try:
             manager.register(point.load(), name=point.name)

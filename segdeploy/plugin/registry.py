@@ -34,8 +34,8 @@ def catalogue(kind: Kind) -> Catalogue:
     modules = dict(loaded.manager.list_name_plugin())
     for entry_point, owner in loaded.owners.items():
 
-        def register(plugin: Any, owner: Owner = owner) -> None:
-            if not isinstance(plugin, _TYPES[kind]):
+        def register(plugin: EncoderPlugin | DecoderPlugin | BackendPlugin, owner: Owner = owner) -> None:
+            if type(plugin) is not _TYPES[kind]:
                 raise TypeError(f"expected {_TYPES[kind].__name__}, got {type(plugin).__name__}")
             if plugin.name in plugins:
                 raise ValueError(f"the {kind} name {plugin.name!r} is taken by {owners[plugin.name]}")

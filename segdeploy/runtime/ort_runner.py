@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import MissingPartError, ModelError
@@ -11,6 +10,7 @@ from segdeploy.plugin import Availability, BackendPlugin, hookimpl
 from segdeploy.runtime.runner import Runner, RunnerOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
@@ -38,7 +38,9 @@ class OrtRunner(Runner):
         try:
             self.session = ort.InferenceSession(str(path), settings, providers=[self.provider])
         except Exception as e:  # onnxruntime's errors have no common base of their own
-            raise ModelError(f"{path}: onnxruntime cannot load it on {self.provider}: {str(e).splitlines()[0][:300]}") from e
+            raise ModelError(
+                f"{path}: onnxruntime cannot load it on {self.provider}: {str(e).splitlines()[0][:300]}"
+            ) from e
         active = self.session.get_providers()[0]
         if active != self.provider:
             raise MissingPartError(f"onnxruntime fell back to {active}, although {self.provider} was asked for")
@@ -79,7 +81,9 @@ def _pick_provider(device: str, present: list[str]) -> str:
     if wanted is None:
         raise MissingPartError(f"device {device!r}: onnxruntime here knows cpu and cuda")
     if wanted not in present:
-        raise MissingPartError(f"device {device}: this onnxruntime has no {wanted}; pip install 'segdeploy[gpu]' in a fresh environment")
+        raise MissingPartError(
+            f"device {device}: this onnxruntime has no {wanted}; pip install 'segdeploy[gpu]' in a fresh environment"
+        )
     return wanted
 
 
@@ -104,14 +108,18 @@ def spec_text(path: Path) -> str:
         raise ModelError(f"{path}: not an ONNX model that onnxruntime reads: {str(e).splitlines()[0][:300]}") from e
     found: str | None = session.get_modelmeta().custom_metadata_map.get("segdeploy.spec")
     if found is None:
-        raise ModelError(f"{path}: expected an ONNX file written by segdeploy export; its metadata has no segdeploy.spec")
+        raise ModelError(
+            f"{path}: expected an ONNX file written by segdeploy export; its metadata has no segdeploy.spec"
+        )
     return found
 
 
 def available() -> Availability:
     """Whether onnxruntime is installed."""
     if importlib.util.find_spec("onnxruntime") is None:
-        return Availability(ok=False, reason="onnxruntime not installed; pip install 'segdeploy[cpu]' or 'segdeploy[gpu]'")
+        return Availability(
+            ok=False, reason="onnxruntime not installed; pip install 'segdeploy[cpu]' or 'segdeploy[gpu]'"
+        )
     import onnxruntime as ort
 
     return Availability(ok=True, version=str(ort.__version__))
@@ -123,7 +131,9 @@ def open_onnxruntime(bundle: Bundle, options: RunnerOptions) -> OrtRunner:
         raise MissingPartError(f"backend onnxruntime has no variant {options.variant!r}")
     artifact = bundle.find("onnx", options.precision)
     if artifact is None:
-        raise ModelError(f"{bundle.path}: holds no ONNX file of precision {options.precision}; run segdeploy export first")
+        raise ModelError(
+            f"{bundle.path}: holds no ONNX file of precision {options.precision}; run segdeploy export first"
+        )
     return OrtRunner(bundle.path / artifact.file, options)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import MissingPartError, ModelError
@@ -12,6 +11,8 @@ from segdeploy.plugin import Availability, BackendPlugin, hookimpl
 from segdeploy.runtime.runner import Runner, RunnerOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
@@ -30,7 +31,7 @@ class TorchRunner(Runner):
         self.options = options
         self.device = torch.device(device)
         torch.set_num_threads(options.thread_count)
-        self.module = module.eval().to(self.device)
+        self.module: Any = module.eval().to(self.device)
         if options.variant in ("channels_last", "compile"):
             self.module = self.module.to(memory_format=torch.channels_last)
         if options.variant == "compile":

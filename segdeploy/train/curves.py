@@ -34,7 +34,14 @@ def write_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     right.set_ylabel("validation mean IoU", color=_IOU)
     right.set_ylim(0, 1)
     best = max(range(len(iou)), key=iou.__getitem__)
-    right.annotate(f"{iou[best]:.3f}", (epochs[best], iou[best]), xytext=(0, 6), textcoords="offset points", ha="center", color=_IOU)
+    right.annotate(
+        f"{iou[best]:.3f}",
+        (epochs[best], iou[best]),
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha="center",
+        color=_IOU,
+    )
     left.grid(alpha=0.3)
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=120)

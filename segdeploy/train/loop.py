@@ -36,6 +36,7 @@ from segdeploy.progress import progress
 from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner, pick_device
 from segdeploy.train.curves import write_curves
+from segdeploy.train.ema import build_ema
 from segdeploy.train.losses import build_loss
 from segdeploy.train.optim import build_optimizer, learning_rate
 
@@ -103,7 +104,11 @@ def train(
 
 
 def resume(
-    run: Path, *, tables: Tables | None = None, device: str = "auto", on_epoch: Callable[[dict[str, Any]], None] | None = None
+    run: Path,
+    *,
+    tables: Tables | None = None,
+    device: str = "auto",
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainResult:
     """Go on where a run stopped, with its own configuration and tables; `tables` where the files have moved.
 
@@ -113,7 +118,9 @@ def resume(
     """
     device = pick_device(device)
     if not (run / LAST_FILE).is_file():
-        raise ModelError(f"{run}: expected a run folder with {LAST_FILE}, found none; it is written after the first epoch")
+        raise ModelError(
+            f"{run}: expected a run folder with {LAST_FILE}, found none; it is written after the first epoch"
+        )
     config = RunConfig.model_validate_json((run / CONFIG_FILE).read_bytes())
     spec = parse_spec((run / bundle.MODEL_FILE).read_bytes(), str(run / bundle.MODEL_FILE))
     described = json.loads((run / DESCRIPTION_FILE).read_text())
@@ -168,11 +175,12 @@ class _Training:
         self.config, self.run, self.spec, self.parts = config, run, spec, parts
         self.device = torch.device(device)
         self.data = Dataset(parts["training"], spec)
-        self.model = segmenter.to(self.device, memory_format=torch.channels_last)
+        self.model = segmenter.to(self.device).to(memory_format=torch.channels_last)
         if not config.image.encoder.get("trainable", True):
             self.model.encoder.requires_grad_(False)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
         self.optimizer = build_optimizer(self.model, config.trainer)
+        self.ema = build_ema(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
         self.augment = Augment(config.image.augmentation, spec.preprocessing)
         self.mixed = config.trainer.use_mixed_precision and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed)
@@ -182,25 +190,25 @@ class _Training:
 
     def load(self) -> None:
         """Take up the state of `last.safetensors`, and forget lines of later epochs."""
-        saved = load_training_state(self.run / LAST_FILE, self.model, self.optimizer)
+        saved = load_training_state(self.run / LAST_FILE, self.model, self.ema, self.optimizer)
         self.state = _State(**saved)
         self.scaler.load_state_dict(self.state.scaler)
 
     def save(self) -> None:
         self.state.scaler = self.scaler.state_dict()
-        save_training_state(self.run / LAST_FILE, self.model, self.optimizer, asdict(self.state))
+        save_training_state(self.run / LAST_FILE, self.model, self.ema, self.optimizer, asdict(self.state))
 
     def go(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         history = _read_history(self.run / METRICS_FILE, self.state.epoch)
-        with SummaryWriter(str(self.run / "tensorboard"), purge_step=self.state.epoch + 1) as board:  # type: ignore[no-untyped-call]
+        with SummaryWriter(str(self.run / "tensorboard"), purge_step=self.state.epoch + 1) as board:
             while self.state.epoch < self.config.trainer.epochs:
                 row = self.epoch()
                 history.append(row)
                 for key, value in row.items():
                     if key != "epoch":
-                        board.add_scalar(key, value, row["epoch"])  # type: ignore[no-untyped-call]
+                        board.add_scalar(key, value, row["epoch"])
                 files.write_text(self.run / METRICS_FILE, "".join(json.dumps(r) + "\n" for r in history))
                 write_curves(self.run / "curves.png", history)
                 self.save()
@@ -218,8 +226,9 @@ class _Training:
         self.state.epoch = number
         if scores.mean_iou > self.state.best_mean_iou:
             self.state.best_mean_iou, self.state.best_epoch = scores.mean_iou, number
-            about = {"epoch": number, "validation_mean_iou": scores.mean_iou}
-            save_weights(self.run / bundle.WEIGHTS_FILE, self.model, about)
+            parameters = sum(p.numel() for p in self.model.parameters())
+            about = {"epoch": number, "validation_mean_iou": scores.mean_iou, "parameters": parameters}
+            save_weights(self.run / bundle.WEIGHTS_FILE, self.kept, about)
         return {
             "epoch": number,
             "step": self.state.step,
@@ -272,19 +281,26 @@ class _Training:
         # A batch whose every pixel is ignored has no mean; it teaches nothing.
         loss = torch.where((y != self.loss.ignore_index).any(), loss, torch.zeros_like(loss))
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if trainer.gradient_clipping.clipglobalnorm is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), trainer.gradient_clipping.clipglobalnorm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
         self.state.step += 1
         return loss.detach()
+
+    @property
+    def kept(self) -> torch.nn.Module:
+        """The weights that are validated and shipped: the average where there is one."""
+        return self.model if self.ema is None else self.ema.module
 
     def validate(self) -> Any:
         """Scores on the validation part, by the same code that `segdeploy evaluate` runs."""
         size = self.config.trainer.eval_batch_size or self.config.trainer.batch_size
-        module = Deployed(self.model, self.spec.preprocessing)
+        module = Deployed(self.kept, self.spec.preprocessing)
         runner = TorchRunner(module, str(self.device), RunnerOptions(threads=torch.get_num_threads()))
         with progress("validating") as step:
             return evaluate(runner, self.parts["validation"], self.spec, batch_size=size, progress=step).scores

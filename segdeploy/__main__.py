@@ -1,0 +1,5 @@
+"""`python -m segdeploy`."""
+
+from segdeploy.cli import main
+
+main()

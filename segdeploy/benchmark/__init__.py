@@ -1,0 +1,1 @@
+"""Accuracy and speed of every backend in one run, and the report."""

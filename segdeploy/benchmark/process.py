@@ -1,0 +1,99 @@
+"""The near end of a worker: start it, ask it, and know when it died."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+
+class RowError(Exception):
+    """A row cannot go on; the message is its reason."""
+
+
+class WorkerProcess:
+    """A `segdeploy.benchmark.worker` with pinned thread counts.
+
+    Args:
+        threads: for OpenMP, MKL and OpenBLAS alike; the runner sets its engine's own count besides.
+        timeout: seconds that any answer may take.
+    """
+
+    def __init__(self, threads: int, timeout: float = 900.0) -> None:
+        env = dict(os.environ)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            env[name] = str(threads)
+        self.timeout = timeout
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "segdeploy.benchmark.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=env,
+        )
+        self._pending = b""
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Send a line, wait for its answer; RowError when the worker fails, dies or takes too long."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise RowError(self._died()) from None
+        answer: dict[str, Any] = json.loads(self._read_line(do))
+        if "error" in answer:
+            raise RowError(answer["error"])
+        return answer
+
+    def _read_line(self, do: str) -> bytes:
+        assert self._process.stdout is not None
+        ends = time.monotonic() + self.timeout
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._pending:
+                if not selector.select(max(0.0, ends - time.monotonic())):
+                    self._process.kill()
+                    raise RowError(f"no answer to {do!r} within {self.timeout:.0f} s; stopped")
+                piece = os.read(self._process.stdout.fileno(), 1 << 16)
+                if not piece:
+                    raise RowError(self._died())
+                self._pending += piece
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
+
+    def _died(self) -> str:
+        code = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"the row's process was {how}: {said[-1][:300]}" if said else f"the row's process was {how}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()

@@ -1,0 +1,341 @@
+"""The benchmark: every row in its own process, rows taking turns round by round, accuracy in the same run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segdeploy.benchmark.pictures import make_pictures
+from segdeploy.benchmark.process import RowError, WorkerProcess
+from segdeploy.benchmark.result import Accuracy, BenchmarkResult, ClassScore, Row
+from segdeploy.benchmark.timing import latency, paired_ratio
+from segdeploy.config.schema import Benchmark
+from segdeploy.data.images import read_image
+from segdeploy.data.resize import resize_image
+from segdeploy.data.table import fingerprint, read_table
+from segdeploy.environment import available_cores, describe_machine
+from segdeploy.errors import ConfigError, ModelError
+from segdeploy.metrics import Scores, none_if_nan
+from segdeploy.plugin import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from segdeploy.bundle import Bundle
+    from segdeploy.data.table import Sample
+    from segdeploy.evaluate import At
+
+    Progress = Callable[[str, int, int], None]
+
+POOL = 16
+"""Images over which the timed inputs rotate."""
+TURN_SECONDS = 0.1
+"""A row's turn in a round lasts at least this long, so that fast rows are not one lucky call."""
+_ORDER = ("torch eager", "torch channels_last", "torch compile", "onnxruntime")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A row in the making, over all batch sizes."""
+
+    name: str
+    backend: str
+    variant: str
+    worker: WorkerProcess | None = None
+    reason: str | None = None
+    opened: dict[str, Any] = field(default_factory=dict)
+    first_call: dict[int, float] = field(default_factory=dict)
+    rounds: dict[int, list[list[float]]] = field(default_factory=dict)
+    memory: dict[int, float] = field(default_factory=dict)
+    scored: dict[str, Any] | None = None
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any] | None:
+        """The worker's answer; None, and a reason kept, when it failed."""
+        if self.worker is None or self.reason is not None:
+            return None
+        try:
+            return self.worker.ask(do, **arguments)
+        except RowError as e:
+            self.reason = str(e)
+            return None
+
+
+def run_benchmark(
+    bundle: Bundle,
+    table: Path,
+    *,
+    settings: Benchmark | None = None,
+    backends: Sequence[str] | None = None,
+    compile: bool = True,  # noqa: A002  (torch's word for it)
+    device: str = "auto",
+    at: At = "mask",
+    command: str = "",
+    progress: Progress = lambda what, done, total: None,
+) -> BenchmarkResult:
+    """Measure all rows.
+
+    Args:
+        bundle: an opened bundle or run folder.
+        table: images and masks; all of it is scored, its first 16 images are the timed inputs.
+        settings: batch sizes, threads, rounds, warm-up.
+        backends: names; None: all that the bundle has a file for. One that cannot run becomes a failed row.
+        compile: whether to add torch.compile where a C++ compiler is found.
+        device: "auto", "cpu" or "cuda".
+        at: where accuracy is measured, see `segdeploy.evaluate`.
+        command: the command line, for the report.
+        progress: called with (what, done, total).
+
+    Raises:
+        DataError: the table cannot be read; MissingPartError: a backend that does not exist;
+        ModelError: nothing in the bundle can be run.
+    """
+    settings = settings or Benchmark()
+    threads = settings.threads or available_cores()
+    samples = read_table(table, bundle.spec.image_column, bundle.spec.mask_column)
+    machine = describe_machine()
+    notes: list[str] = []
+    entries = _entries(bundle, backends, compile, notes)
+    if not entries:
+        raise ModelError(f"{bundle.path}: no backend has a file in it to run")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="segdeploy-")))
+        _save_pool(samples, bundle, folder / "images.npy")
+        for number, entry in enumerate(entries):
+            progress("opening", number, len(entries))
+            _open(entry, bundle, threads, device, folder, stack)
+        _time(entries, settings, progress)
+        _score(entries, bundle, table, at, folder, progress)
+        baseline = _pick_baseline(entries, settings.batches[0])
+        accuracy = _accuracy(entries, bundle)
+        rows = [_row(e, b, bundle, threads, baseline) for b in settings.batches for e in entries]
+        pictures = make_pictures(samples, bundle.spec, *_shown(entries, folder))
+    load = machine["load_average"]
+    if load is not None and load > 0.5:
+        notes.append(f"other work was running when the benchmark began (load average {load}); expect noise")
+    return BenchmarkResult(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        model=bundle.path.resolve().name,
+        parameters=weights.about.get("parameters") if (weights := bundle.find("weights")) else None,
+        spec=bundle.spec,
+        table=table.name,
+        images=len(samples),
+        data_sha256=fingerprint(samples),
+        measured_at=at,
+        threads=threads,
+        rounds=settings.rounds,
+        warmup=settings.warmup,
+        baseline=baseline.name if baseline else "",
+        machine=machine,
+        rows=tuple(rows),
+        accuracy=tuple(accuracy),
+        pictures=tuple(pictures),
+        verification=bundle.file.verification if bundle.file else (),
+        notes=tuple(notes),
+    )
+
+
+def _entries(bundle: Bundle, wanted: Sequence[str] | None, compile_: bool, notes: list[str]) -> list[_Entry]:
+    plugins = registry.catalogue("backend").plugins
+    for name in wanted or ():
+        registry.backend(name)  # MissingPartError names the near ones
+    entries: list[_Entry] = []
+    for name in wanted or plugins:
+        plugin = plugins[name]
+        ready = plugin.available()
+        held = bundle.find(plugin.artifact) is not None
+        if wanted is None and not (held and ready.ok):
+            notes.append(f"{name} was left out: {ready.reason or f'the model has no {plugin.artifact} file'}")
+            continue
+        for variant in _variants(name, compile_, notes):
+            reason = None if ready.ok else ready.reason
+            entries.append(
+                _Entry(f"{name} {variant or 'eager'}" if name == "torch" else name, name, variant, reason=reason)
+            )
+    return sorted(entries, key=lambda e: (_ORDER.index(e.name) if e.name in _ORDER else len(_ORDER), e.name))
+
+
+def _variants(backend: str, compile_: bool, notes: list[str]) -> list[str]:
+    if backend != "torch":
+        return [""]
+    if compile_ and not any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++")):
+        notes.append("torch compile was left out: no C++ compiler found")
+        compile_ = False
+    return ["", "channels_last", *(["compile"] if compile_ else [])]
+
+
+def _save_pool(samples: Sequence[Sample], bundle: Bundle, path: Path) -> None:
+    chosen = samples[:POOL]
+    np.save(path, np.stack([resize_image(read_image(s.image), bundle.spec.preprocessing) for s in chosen]))
+
+
+def _open(entry: _Entry, bundle: Bundle, threads: int, device: str, folder: Path, stack: ExitStack) -> None:
+    if entry.reason is not None:
+        return
+    entry.worker = stack.enter_context(WorkerProcess(threads))
+    options = {"threads": threads, "device": device, "variant": entry.variant}
+    model = bundle.path
+    if bundle.file is None and (single := bundle.find("onnx")):
+        model = bundle.path / single.file  # a lone ONNX file
+    answer = entry.ask(
+        "open", model=str(model), backend=entry.backend, options=options, images=str(folder / "images.npy")
+    )
+    entry.opened = answer or {}
+
+
+def _time(entries: list[_Entry], settings: Benchmark, progress: Progress) -> None:
+    steps = len(settings.batches) * (settings.rounds + 1)
+    for number, batch in enumerate(settings.batches):
+        progress(f"warming up, batch {batch}", number * (settings.rounds + 1), steps)
+        for entry in entries:
+            first = entry.ask("call", batch=batch, calls=1)
+            if first is not None:
+                entry.first_call[batch] = first["milliseconds"][0] / 1e3
+            if settings.warmup:
+                entry.ask("call", batch=batch, calls=settings.warmup)
+            entry.rounds[batch] = []
+        for turn in range(settings.rounds):
+            progress(f"timing, batch {batch}", number * (settings.rounds + 1) + turn + 1, steps)
+            # Every other round runs backwards, so that no row always follows the same neighbour.
+            for entry in entries if turn % 2 == 0 else entries[::-1]:
+                answer = entry.ask("call", batch=batch, calls=2, seconds=TURN_SECONDS)
+                if answer is not None:
+                    entry.rounds[batch].append(answer["milliseconds"])
+        for entry in entries:
+            memory = entry.ask("memory")
+            if memory is not None:
+                entry.memory[batch] = memory["peak_memory_mib"]
+
+
+def _score(entries: list[_Entry], bundle: Bundle, table: Path, at: At, folder: Path, progress: Progress) -> None:
+    reference: str | None = None
+    for number, entry in enumerate(entries):
+        progress(f"scoring {entry.name}", number, len(entries))
+        labels = folder / f"labels{number}"
+        labels.mkdir()
+        entry.scored = entry.ask("accuracy", table=str(table), at=at, labels=str(labels), reference=reference)
+        if reference is None and entry.scored is not None and entry.backend == "torch":
+            reference = str(labels)
+            entry.scored["agreement"] = 1.0
+    progress("scoring", len(entries), len(entries))
+
+
+def _pick_baseline(entries: list[_Entry], batch: int) -> _Entry | None:
+    """The fastest of torch's rows that need no compiler."""
+    able = [
+        e
+        for e in entries
+        if e.backend == "torch" and e.variant != "compile" and e.reason is None and e.rounds.get(batch)
+    ]
+    return min(able, key=lambda e: float(np.median(np.concatenate(e.rounds[batch]))), default=None)
+
+
+def _row(entry: _Entry, batch: int, bundle: Bundle, threads: int, baseline: _Entry | None) -> Row:
+    plugin = registry.backend(entry.backend)
+    file = bundle.find(plugin.artifact)
+    described = entry.opened.get("runner", {})
+    rounds = entry.rounds.get(batch) or []
+    row = Row(
+        name=entry.name,
+        backend=entry.backend,
+        variant=entry.variant,
+        precision=described.get("precision", "fp32"),
+        batch=batch,
+        threads=threads,
+        provider=described.get("provider"),
+        artifact=file.file if file else None,
+        artifact_bytes=file.bytes if file else None,
+        load_seconds=entry.opened.get("load_seconds"),
+        first_call_seconds=entry.first_call.get(batch),
+        peak_memory_mib=entry.memory.get(batch),
+    )
+    if entry.reason is not None or not rounds:
+        return row.model_copy(update={"status": "failed", "reason": entry.reason or "no round was measured"})
+    found = latency([ms for turn in rounds for ms in turn])
+    ratio: tuple[float | None, float | None, float | None] = (None, None, None)
+    if baseline is not None and len(baseline.rounds[batch]) == len(rounds):
+        ratio = paired_ratio(baseline.rounds[batch], rounds)
+    return row.model_copy(
+        update={
+            "latency": found,
+            "images_per_second": batch / found.p50 * 1e3,
+            "speedup": ratio[0],
+            "speedup_low": ratio[1],
+            "speedup_high": ratio[2],
+        }
+    )
+
+
+def _accuracy(entries: list[_Entry], bundle: Bundle) -> list[Accuracy]:
+    scored = [e for e in entries if e.scored is not None]
+    truth = next((Scores(np.array(e.scored["confusion"])) for e in scored if e.scored and e.backend == "torch"), None)
+    result = []
+    for entry in scored:
+        assert entry.scored is not None
+        scores = Scores(np.array(entry.scored["confusion"]))
+        iou, accuracy, precision = scores.iou, scores.accuracy, scores.precision
+        deltas = iou - truth.iou if truth is not None else np.full(len(iou), np.nan)
+        names = bundle.spec.classes.names
+        result.append(
+            Accuracy(
+                name=entry.name,
+                backend=entry.backend,
+                precision=entry.opened["runner"]["precision"],
+                images=entry.scored["images"],
+                mean_iou=none_if_nan(scores.mean_iou),
+                pixel_accuracy=none_if_nan(scores.pixel_accuracy),
+                mean_class_accuracy=none_if_nan(scores.mean_accuracy),
+                miou_delta=none_if_nan(scores.mean_iou - truth.mean_iou) if truth is not None else None,
+                label_agreement=entry.scored["agreement"],
+                per_class=tuple(
+                    ClassScore(
+                        name=name,
+                        iou=none_if_nan(iou[i]),
+                        accuracy=none_if_nan(accuracy[i]),
+                        precision=none_if_nan(precision[i]),
+                        pixels=int(scores.confusion[i].sum()),
+                        iou_delta=none_if_nan(deltas[i]),
+                    )
+                    for i, name in enumerate(names)
+                ),
+                absent_classes=tuple(n for n, v in zip(names, iou, strict=True) if np.isnan(v)),
+                confusion=tuple(tuple(int(v) for v in line) for line in scores.confusion),
+            )
+        )
+    return result
+
+
+def _shown(entries: list[_Entry], folder: Path) -> tuple[Path | None, list[float | None]]:
+    """Labels and per-image scores of what ships: the last row that is not torch, else any."""
+    scored = [(i, e) for i, e in enumerate(entries) if e.scored is not None]
+    if not scored:
+        return None, []
+    number, entry = next(((i, e) for i, e in reversed(scored) if e.backend != "torch"), scored[-1])
+    assert entry.scored is not None
+    return folder / f"labels{number}", entry.scored["image_iou"]
+
+
+def benchmark_settings(bundle: Bundle, changes: dict[str, Any]) -> Benchmark:
+    """The `benchmark` section that the model was trained with, with what is not None in `changes`.
+
+    `batches` may be a word like "1,4". Raises ConfigError for a value out of bounds.
+    """
+    kept = bundle.file.benchmark if bundle.file else {}
+    if (file := bundle.path / "config.json").is_file():
+        kept = json.loads(file.read_bytes()).get("benchmark", {})
+    given = {k: v for k, v in changes.items() if v is not None}
+    try:
+        if "batches" in given:
+            given["batches"] = [int(b) for b in str(given["batches"]).split(",")]
+        return Benchmark.model_validate_json(json.dumps({**kept, **given}))
+    except ValueError as e:  # pydantic's ValidationError is one, int()'s complaint is another
+        raise ConfigError(f"--batches {changes.get('batches')}: expected whole numbers from 1, such as 1,4") from e

@@ -1,0 +1,65 @@
+"""segdeploy benchmark."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from segdeploy.cli import options
+from segdeploy.progress import say, stages
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command(name="benchmark")
+@options.model
+@click.option("--dataset", type=options.PATH, required=True, help="Table with images and masks.")
+@click.option("--backends", help="Comma-separated names; default: all that the model has a file for.")
+@click.option("--batches", help="Comma-separated batch sizes.  [default: 1,4]")
+@click.option("--rounds", type=click.IntRange(min=1), help="Rounds in which every row takes its turn.  [default: 30]")
+@click.option(
+    "--compile/--no-compile", "compile_", default=True, show_default=True, help="Whether to measure torch.compile."
+)
+@click.option("--at", type=click.Choice(["mask", "model"]), default="mask", show_default=True,
+              help="Count pixels at each mask's own size, or at the network's.")  # fmt: skip
+@options.threads
+@options.device
+@options.output("report", "Folder for report.json, report.md and report.html.")
+def command(
+    model: Path,
+    dataset: Path,
+    backends: str | None,
+    batches: str | None,
+    rounds: int | None,
+    compile_: bool,
+    at: str,
+    threads: int | None,
+    device: str,
+    output: Path,
+) -> None:
+    """Accuracy and speed of every backend that can run MODEL, measured side by side, as one page."""
+    from segdeploy.benchmark.report import write_report
+    from segdeploy.benchmark.run import benchmark_settings, run_benchmark
+    from segdeploy.bundle import open_model
+    from segdeploy.tables import benchmark_table
+
+    opened = open_model(model)
+    settings = benchmark_settings(opened, {"batches": batches, "rounds": rounds, "threads": threads})
+    with stages() as step:
+        result = run_benchmark(
+            opened,
+            dataset,
+            settings=settings,
+            backends=[b.strip() for b in backends.split(",")] if backends else None,
+            compile=compile_,
+            device=device,
+            at="model" if at == "model" else "mask",
+            command=shlex.join(["segdeploy", *sys.argv[1:]]),
+            progress=step,
+        )
+    say(benchmark_table(result))
+    say(f"report: {write_report(result, output)}")

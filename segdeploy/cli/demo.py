@@ -1,0 +1,26 @@
+"""segdeploy demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from segdeploy.cli import options
+
+
+@click.command(name="demo")
+@options.output("demo-report", "Folder for the data, the run, the bundle and the report.")
+@click.option("--images", type=click.IntRange(min=20), default=200, show_default=True, help="Images to generate.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training part; default: the demo's configuration.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the data.")
+def command(output: Path, images: int, epochs: int | None, seed: int) -> None:
+    """The whole path on a generated data set: train, evaluate, export, verify, benchmark, report.
+
+    Each step is a command that you can run on your own data; it is printed before it runs.
+    """
+    from segdeploy.demo import run_demo
+    from segdeploy.plugin.extras import require
+
+    require("train")
+    run_demo(output, images=images, epochs=epochs, seed=seed)

@@ -1,0 +1,71 @@
+"""The demo: the commands of README on generated data, each in its own process, as a user would run them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from importlib import resources
+from pathlib import Path
+
+from segdeploy.data.demo import generate
+from segdeploy.errors import SegdeployError
+from segdeploy.files import write_text
+from segdeploy.progress import progress, say
+
+
+def run_demo(output: Path, *, images: int = 200, epochs: int | None = None, seed: int = 0) -> Path:
+    """Generate data into `output/data`, then train, evaluate, export, verify, benchmark.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        SegdeployError: `output` is taken by something else, or a step failed; the step has said why.
+    """
+    _clear(output)
+    started = time.monotonic()
+    say(f"generating {images} images in {output / 'data'}")
+    with progress("generating") as step:
+        table = generate(output / "data", count=images, seed=seed, progress=step)
+    config = write_text(output / "demo.yaml", resources.files("segdeploy").joinpath("demo.yaml").read_text())
+    validation, test = _part_tables(table)
+    run, bundle, report = output / "runs" / "demo", output / "bundle", output / "report"
+    changes = ["--set", f"trainer.epochs={epochs}"] if epochs else []
+    _step("train", "-c", config, "--dataset", table, "-o", run.parent, "--name", run.name, *changes)
+    _step("evaluate", run, "--dataset", test)
+    _step("export", run, "-o", bundle, "--verify", validation)
+    _step("predict", bundle, table.parent / "images", "-o", output / "masks", "--overlay")
+    _step("benchmark", bundle, "--dataset", test, "-o", report)
+    say(f"\ndone in {time.monotonic() - started:.0f} s; open {(report / 'report.html').resolve()}")
+    return report / "report.html"
+
+
+def _clear(output: Path) -> None:
+    """An earlier demo is replaced; anything else is left alone."""
+    if not output.exists():
+        return
+    if not (output / "demo.yaml").is_file() and any(output.iterdir()):
+        raise SegdeployError(f"{output}: is there already and is no demo; choose another -o")
+    shutil.rmtree(output)
+
+
+def _part_tables(table: Path) -> tuple[Path, Path]:
+    """The validation and test rows of the table as tables of their own, for the commands that take a whole one."""
+    head, *rows = table.read_text().splitlines()
+    written = []
+    for part in ("validation", "test"):
+        chosen = [row for row in rows if row.rsplit(",", 1)[1] == part]
+        written.append(write_text(table.with_name(f"{part}.csv"), "\n".join([head, *chosen]) + "\n"))
+    return written[0], written[1]
+
+
+def _step(*words: str | Path) -> None:
+    line = [str(w) for w in words]
+    say(f"\n$ {shlex.join(['segdeploy', *line])}")
+    done = subprocess.run([sys.executable, "-m", "segdeploy", *line], env=dict(os.environ), check=False)
+    if done.returncode:
+        raise SegdeployError(f"demo: the step {line[0]!r} ended with exit code {done.returncode}; its message is above")
