@@ -83,9 +83,9 @@ class Augment:
                 flip_y = 1 - 2 * (uniform(0, 1) < step.probability).float()
             elif isinstance(step, Rotate):
                 angle = torch.deg2rad(uniform(-step.degree, step.degree))
-        # The window lies anywhere inside the scaled picture, or the picture anywhere inside the window.
-        shift_x = uniform(-0.5, 0.5) * (scale * width - size[1]).abs() / scale
-        shift_y = uniform(-0.5, 0.5) * (scale * height - size[0]).abs() / scale
+        shift_y, shift_x = (
+            _place(full, window, scale, uniform(-0.5, 0.5)) for full, window in zip((height, width), size, strict=True)
+        )
         cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
         # In pixels from the centres: input = R(angle) / scale * flip * output + shift.
         theta = torch.stack(
@@ -98,6 +98,16 @@ class Augment:
             1,
         )
         return theta, size
+
+
+def _place(full: int, window: int, scale: Tensor, where: Tensor) -> Tensor:
+    """(N,) offsets, in the input's pixels, of the window's centre from the picture's; `where` is -0.5..0.5.
+
+    The window lies anywhere inside the scaled picture, or the picture anywhere inside the window. Without
+    scaling the offset is in whole pixels, so that a mere crop is not blurred.
+    """
+    corner = (full - window) / 2
+    return ((where * (scale * full - window).abs() / scale + corner).round() - corner).float()
 
 
 def _jitter(x: Tensor, step: ColorJitter, generator: torch.Generator) -> Tensor:

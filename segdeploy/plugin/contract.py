@@ -37,7 +37,7 @@ class EncoderPlugin:
 
     `build(config)` gives an `nn.Module` with
     - `forward(image)`: (N, 3, H, W) float, normalised -> one tensor per entry of `features`, finest first;
-      level i has the size ceil(H / stride), ceil(W / stride);
+      level i has the size H / stride, W / stride, rounded up or down;
     - `features: tuple[FeatureMap, ...]`, real levels only, strides rising;
     - optionally `mean` and `std`, three floats each on the scale 0..1 (default: ImageNet's).
 
@@ -59,7 +59,7 @@ class DecoderPlugin:
     """A pyramid of feature maps to one map at the resolution where classes are told apart.
 
     `build(config, features)` gives an `nn.Module` with
-    - `forward(maps)`: the encoder's tuple -> (N, out.channels, H / out.stride, W / out.stride), rounded up;
+    - `forward(maps)`: the encoder's tuple -> (N, out.channels, H / out.stride, W / out.stride), the size of the level of that stride;
     - `out: FeatureMap`.
 
     The class layer, the upsampling to the image's size and the argmax belong to segdeploy. `keep_fp32`
