@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -17,7 +18,6 @@ from segdeploy.files import replacing
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from torch import Tensor, nn
 
 _MODEL = "model."
@@ -69,6 +69,11 @@ def load_training_state(
             index, slot = name.removeprefix(_OPTIMIZER).split(".", 1)
             slots.setdefault(int(index), {})[slot] = tensor
     optimizer.load_state_dict({"state": slots, "param_groups": about["param_groups"]})
+    for parameter, state in optimizer.state.items():
+        for slot, value in state.items():
+            if value.shape == parameter.shape:
+                # The file knows no strides, and fused optimisers walk parameter and slot in one stride.
+                state[slot] = torch.empty_like(parameter).copy_(value)
     progress: dict[str, Any] = about["progress"]
     return progress
 

@@ -6,7 +6,19 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow loads its decoders when the first file needs one, which is not safe in several threads at once.
+from PIL import (
+    BmpImagePlugin,  # noqa: F401
+    Image,
+    ImageOps,
+    JpegImagePlugin,  # noqa: F401
+    MpoImagePlugin,  # noqa: F401  (a JPEG with several pictures)
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from segdeploy.errors import DataError
 
@@ -15,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

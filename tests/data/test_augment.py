@@ -1,0 +1,132 @@
+"""The mask must move with the image: pictures whose colour tells the class are augmented and compared."""
+
+import numpy as np
+import pytest
+import torch
+
+from segdeploy.config.schema import ColorJitter, Crop, HorizontalFlip, Rotate, Scale, VerticalFlip
+from segdeploy.data.augment import Augment
+from segdeploy.model.spec import Preprocessing
+
+SPEC = Preprocessing(height=48, width=64, resize="stretch", mean=(0.25, 0.5, 0.75), std=(0.5, 0.25, 0.125))
+LEVELS = torch.tensor([[10, 200, 90], [250, 20, 60], [90, 120, 240]], dtype=torch.uint8)
+
+
+def batch(n=4):
+    """Blocky pictures, 8 x 8 pixels a block: image colour = LEVELS[class]."""
+    blocks = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (n, 6, 8)))
+    masks = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    return LEVELS[masks], masks.to(torch.uint8)
+
+
+def denormalise(x):
+    mean, std = torch.tensor(SPEC.mean).view(3, 1, 1), torch.tensor(SPEC.std).view(3, 1, 1)
+    return (x * std + mean) * 255
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_no_step_only_normalises():
+    images, masks = batch()
+    x, y = Augment((), SPEC)(images, masks, generator())
+    expected = (images.permute(0, 3, 1, 2) / 255 - torch.tensor(SPEC.mean).view(3, 1, 1)) / torch.tensor(SPEC.std).view(3, 1, 1)
+    torch.testing.assert_close(x, expected)
+    assert y.dtype == torch.int64
+    assert torch.equal(y, masks.long())
+
+
+@pytest.mark.parametrize(("step", "axis"), [(HorizontalFlip(type="random_horizontal_flip", probability=1.0), 2), (VerticalFlip(type="random_vertical_flip", probability=1.0), 1)])
+def test_flip_is_exact(step, axis):
+    images, masks = batch()
+    x, y = Augment((step,), SPEC)(images, masks, generator())
+    torch.testing.assert_close(denormalise(x), images.flip(axis).permute(0, 3, 1, 2).float(), atol=0.01, rtol=0)
+    assert torch.equal(y, masks.flip(axis).long())
+
+
+def test_flip_is_drawn_per_sample():
+    images, masks = batch(32)
+    _, y = Augment((HorizontalFlip(type="random_horizontal_flip"),), SPEC)(images, masks, generator())
+    flipped = [torch.equal(a, b.flip(1).long()) for a, b in zip(y, masks, strict=True)]
+    kept = [torch.equal(a, b.long()) for a, b in zip(y, masks, strict=True)]
+    assert all(f != k for f, k in zip(flipped, kept, strict=True))
+    assert 4 < sum(flipped) < 28
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (17, 64)])
+def test_crop_is_an_exact_window(size):
+    images, masks = batch()
+    images = torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=generator())
+    x, y = Augment((Crop(type="random_crop", height=size[0], width=size[1]),), SPEC)(images, masks, generator(3))
+    assert y.shape == (4, *size)
+    places = set()
+    for image, found, label, mask in zip(images, denormalise(x), y, masks, strict=True):
+        windows = [
+            (t, l)
+            for t in range(48 - size[0] + 1)
+            for l in range(64 - size[1] + 1)  # noqa: E741
+            if (image[t : t + size[0], l : l + size[1]].permute(2, 0, 1).float() - found).abs().max() < 0.05
+        ]
+        assert len(windows) == 1
+        t, l = windows[0]  # noqa: E741
+        places.add((t, l))
+        assert torch.equal(mask[t : t + size[0], l : l + size[1]].long(), label)
+    assert len(places) > 1
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (Scale(type="random_scale", min=0.5, max=2.0),),
+        (Rotate(type="random_rotate", degree=40.0),),
+        (
+            HorizontalFlip(type="random_horizontal_flip"),
+            VerticalFlip(type="random_vertical_flip"),
+            Rotate(type="random_rotate", degree=25.0),
+            Scale(type="random_scale", min=0.6, max=1.8),
+            Crop(type="random_crop", height=40, width=56),
+        ),
+    ],
+)
+def test_mask_moves_with_the_image(steps):
+    images, masks = batch(16)
+    x, y = Augment(steps, SPEC)(images, masks, generator())
+    colors = torch.cat([LEVELS.float(), torch.tensor([SPEC.mean]) * 255])  # outside lies the mean colour
+    distance = (denormalise(x).permute(0, 2, 3, 1).unsqueeze(3) - colors).abs().sum(-1)
+    nearest, certain = distance.argmin(-1), distance.min(-1).values < 3
+    label = torch.where(y == 255, 3, y)
+    assert certain.float().mean() > 0.5
+    assert (nearest == label)[certain].float().mean() > 0.995
+    assert set(y.unique().tolist()) <= {0, 1, 2, 255}
+
+
+def test_zooming_out_pads_with_ignore():
+    images, masks = batch()
+    _, y = Augment((Scale(type="random_scale", min=0.5, max=0.5),), SPEC)(images, masks, generator())
+    assert (y == 255).float().mean().item() == pytest.approx(0.75, abs=0.02)
+
+
+def test_brightness_scales_and_mask_stays():
+    images, masks = batch()
+    images = (images * 0.5).to(torch.uint8)
+    x, y = Augment((ColorJitter(type="random_color", brightness=0.4, contrast=0.0, saturation=0.0),), SPEC)(images, masks, generator())
+    factor = denormalise(x) / images.permute(0, 3, 1, 2)
+    for one in factor:
+        assert one.max() - one.min() < 0.01
+        assert 0.6 <= one.mean() <= 1.4
+    assert torch.equal(y, masks.long())
+
+
+def test_saturation_zero_to_two_keeps_grey():
+    grey = torch.randint(0, 256, (4, 48, 64, 1), dtype=torch.uint8, generator=generator()).expand(-1, -1, -1, 3)
+    x, _ = Augment((ColorJitter(type="random_color", brightness=0.0, contrast=0.0, saturation=1.0),), SPEC)(grey, batch()[1], generator())
+    torch.testing.assert_close(denormalise(x), grey.permute(0, 3, 1, 2).float(), atol=0.05, rtol=0)
+
+
+def test_same_generator_same_result():
+    images, masks = batch()
+    augment = Augment((Scale(type="random_scale"), ColorJitter(type="random_color")), SPEC)
+    first, second, other = (augment(images, masks, generator(s))[0] for s in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)

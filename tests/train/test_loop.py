@@ -1,0 +1,178 @@
+"""Training on a few generated pictures: what it leaves behind, and that a stopped run goes on as if it had not stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from segdeploy.bundle import open_model
+from segdeploy.checkpoint import load_weights
+from segdeploy.config import parse_config
+from segdeploy.data.demo import CLASS_NAMES, generate
+from segdeploy.data.table import Tables, read_table
+from segdeploy.errors import DataError, ModelError, SegdeployError
+from segdeploy.evaluate import evaluate
+from segdeploy.model.segmenter import build
+from segdeploy.runtime.runner import open_runner
+from segdeploy.train.loop import resume, train
+
+CONFIG = f"""
+input_features:
+  - name: image
+    type: image
+    preprocessing: {{height: 64, width: 96}}
+    augmentation:
+      - {{type: random_horizontal_flip}}
+      - {{type: random_scale, min: 0.8, max: 1.2}}
+      - {{type: random_color}}
+    encoder: {{type: timm, model_name: mobilenetv3_small_050, use_pretrained: false}}
+output_features:
+  - name: mask
+    type: image
+    preprocessing: {{classes: [{", ".join(CLASS_NAMES)}]}}
+    decoder: {{type: fpn, num_channels: 16, merge_channels: 16}}
+trainer: {{epochs: 3, batch_size: 4, learning_rate: 2e-3, ema_decay: 0.9}}
+"""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return generate(tmp_path_factory.mktemp("data"), count=20, size=(64, 96))
+
+
+@pytest.fixture(scope="module")
+def finished(table, tmp_path_factory):
+    """A run of three epochs."""
+    return train(parse_config(CONFIG), Tables(dataset=table), tmp_path_factory.mktemp("runs"), device="cpu")
+
+
+def test_run_folder_holds_what_it_says(finished):
+    run = finished.run
+    names = {p.name for p in run.iterdir()}
+    assert {"model.json", "weights.safetensors", "last.safetensors", "config.json", "description.json"} <= names
+    assert {"metrics.jsonl", "curves.png", "tensorboard"} <= names
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows == finished.history
+    assert [r["epoch"] for r in rows] == [1, 2, 3]
+    assert rows[-1]["step"] == 3 * (14 // 4)
+    assert rows[-1]["training_loss"] < rows[0]["training_loss"]
+    assert Image.open(run / "curves.png").size[0] > 400
+    assert any((run / "tensorboard").iterdir())
+
+
+def test_best_weights_score_what_training_said(finished, table):
+    bundle = open_model(finished.run)
+    samples = [s for s in read_table(table) if s.part == "validation"]
+    with open_runner(bundle, "torch") as runner:
+        found = evaluate(runner, samples, bundle.spec).scores.mean_iou
+    assert found == pytest.approx(finished.best_mean_iou, abs=1e-4)
+    about = load_weights(finished.run / "weights.safetensors", build(bundle.spec))
+    assert about["epoch"] == finished.best_epoch
+
+
+def test_second_run_gets_its_own_folder(finished, table):
+    again = train(parse_config(CONFIG, overrides=["trainer.epochs=1"]), Tables(dataset=table), finished.run.parent, device="cpu")
+    assert again.run.name == "experiment_run_0"
+
+
+def test_resumed_run_equals_uninterrupted_one(finished, table, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(parse_config(CONFIG), Tables(dataset=table), tmp_path, device="cpu", on_epoch=stop)
+    result = resume(tmp_path / "experiment_run", device="cpu")
+    ours, theirs = load_file(result.run / "last.safetensors"), load_file(finished.run / "last.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    strip = [{k: v for k, v in r.items() if "second" not in k} for r in result.history]
+    assert strip == [{k: v for k, v in r.items() if "second" not in k} for r in finished.history]
+
+
+def test_killed_run_goes_on(table, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.replace("epochs: 3", "epochs: 60"))
+    words = ["train", "-c", config, "--dataset", table, "-o", tmp_path, "--device", "cpu"]
+    process = subprocess.Popen([sys.executable, "-m", "segdeploy", *map(str, words)], stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "experiment_run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run = tmp_path / "experiment_run"
+    done = json.loads((run / "config.json").read_text())
+    done["trainer"]["epochs"] = 1  # the epochs that are on disk are kept; none is left to do
+    (run / "config.json").write_text(json.dumps(done))
+    rows = resume(run, device="cpu").history
+    assert [r["epoch"] for r in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) >= 1
+    assert list(run.glob(".*.part")) == [] or open_model(run)
+
+
+def test_resume_refuses_other_data(finished, tmp_path):
+    other = generate(tmp_path, count=20, size=(64, 96), seed=5)
+    with pytest.raises(ModelError, match="training data are not those"):
+        resume(finished.run, tables=Tables(dataset=other), device="cpu")
+    with pytest.raises(ModelError, match=r"expected a run folder with last\.safetensors"):
+        resume(tmp_path, device="cpu")
+
+
+def test_all_broken_files_are_named_and_nothing_is_written(table, tmp_path):
+    folder = tmp_path / "data"
+    table = generate(folder, count=20, size=(64, 96))
+    images = sorted((folder / "images").iterdir())
+    images[1].write_bytes(images[1].read_bytes()[:200])
+    images[5].unlink()
+    mask = sorted((folder / "masks").iterdir())[7]
+    Image.fromarray(np.full((64, 96), 77, np.uint8)).save(mask)
+    with pytest.raises(DataError) as caught:
+        train(parse_config(CONFIG), Tables(dataset=table), tmp_path / "runs", device="cpu")
+    said = str(caught.value)
+    assert all(str(p) in said for p in (images[1], images[5], mask))
+    assert "77" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_loss_that_is_no_number_stops_the_run(table, tmp_path):
+    config = parse_config(CONFIG, overrides=["trainer.learning_rate=1e30", "trainer.gradient_clipping.clipglobalnorm=null"])
+    with pytest.raises(SegdeployError, match="lower trainer.learning_rate"):
+        train(config, Tables(dataset=table), tmp_path, device="cpu")
+
+
+def test_frozen_encoder_keeps_weights_and_statistics(table, tmp_path):
+    config = parse_config(CONFIG, overrides=["encoder.trainable=false", "trainer.epochs=1", "trainer.ema_decay=null"])
+    torch.manual_seed(config.trainer.seed)
+    run = train(config, Tables(dataset=table), tmp_path, device="cpu").run
+    trained = load_file(run / "weights.safetensors")
+    torch.manual_seed(config.trainer.seed)
+    fresh = build(open_model(run).spec).state_dict()
+    encoder = [n for n in trained if n.startswith("encoder.")]
+    assert encoder
+    assert all(torch.equal(trained[n], fresh[n]) for n in encoder)
+    assert any(not torch.equal(trained[n], fresh[n]) for n in trained if n.startswith("decoder."))
+
+
+def test_ludwigs_split_by_shares_reaches_training(table, tmp_path):
+    plain = tmp_path / "plain.csv"
+    rows = table.read_text().splitlines()
+    plain.write_text("\n".join(",".join(str(Path(table.parent) / c) if c.endswith(".png") else c for c in r.split(",")[:2]) for r in rows))
+    config = parse_config(CONFIG + "preprocessing: {split: {type: random, probabilities: [0.5, 0.25, 0.25]}}\n", overrides=["trainer.epochs=1"])
+    run = train(config, Tables(dataset=plain), tmp_path, device="cpu").run
+    data = json.loads((run / "description.json").read_text())["data"]
+    assert [data[p]["samples"] for p in ("training", "validation", "test")] == [10, 5, 5]

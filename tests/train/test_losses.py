@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+import torch
+
+from segdeploy.classes import ClassMap, default_colors
+from segdeploy.config.schema import Loss
+from segdeploy.data.scan import ScanReport
+from segdeploy.train.losses import build_loss
+
+CLASSES = ClassMap(names=("a", "b", "c"), colors=default_colors(3))
+REPORT = ScanReport(CLASSES, np.array([600, 300, 100]), 0, np.array([10, 10, 5]), {})
+
+
+def by_hand(logits, target, weights):
+    """Weighted mean over labelled pixels, one at a time."""
+    total = weight = 0.0
+    for n in range(target.shape[0]):
+        for y in range(target.shape[1]):
+            for x in range(target.shape[2]):
+                label = int(target[n, y, x])
+                if label == 255:
+                    continue
+                values = logits[n, :, y, x].astype(np.float64)
+                log_probability = values[label] - np.log(np.exp(values).sum())
+                total -= weights[label] * log_probability
+                weight += weights[label]
+    return total / weight
+
+
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [
+        (None, [1, 1, 1]),
+        ((0.5, 2.0, 1.0), [0.5, 2.0, 1.0]),
+        ({"c": 3.0, "a": 1.0, "b": 0.25}, [1.0, 0.25, 3.0]),
+        # frequencies 60, 30, 20 pixels per mask that has the class; their median is 30
+        ("auto", [0.5, 1.0, 1.5]),
+    ],
+)
+def test_cross_entropy_against_a_plain_loop(given, weights):
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    target = random.choice([0, 1, 2, 255], size=(2, 4, 5))
+    loss = build_loss(Loss(class_weights=given), REPORT)
+    found = loss(torch.from_numpy(logits), torch.from_numpy(target)).item()
+    assert found == pytest.approx(by_hand(logits, target, weights), rel=1e-5)
