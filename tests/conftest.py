@@ -1,0 +1,45 @@
+"""A small data set, run and bundle that many tests share; made for real, in seconds."""
+
+from pathlib import Path
+
+import pytest
+
+TINY = """
+input_features:
+  - name: image
+    type: image
+    preprocessing: {height: 64, width: 96}
+    encoder: {type: timm, model_name: mobilenetv3_small_050, use_pretrained: false}
+output_features:
+  - name: mask
+    type: image
+    preprocessing: {classes: [background, disc, box, gear, wrench, sponge, cable]}
+    decoder: {type: fpn, num_channels: 16, merge_channels: 16}
+trainer: {epochs: 8, batch_size: 4, learning_rate: 5e-3}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_table(tmp_path_factory) -> Path:
+    """20 generated pictures of 80 x 112 with a split column."""
+    from segdeploy.data.demo import generate
+
+    return generate(tmp_path_factory.mktemp("tiny-data"), count=20, size=(80, 112))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_table, tmp_path_factory) -> Path:
+    """A run folder trained for eight epochs on the pictures."""
+    from segdeploy.config import parse_config
+    from segdeploy.data.table import Tables
+    from segdeploy.train.loop import train
+
+    return train(parse_config(TINY), Tables(dataset=tiny_table), tmp_path_factory.mktemp("tiny-runs"), device="cpu").run
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_run, tiny_table, tmp_path_factory) -> Path:
+    """The run's bundle, verified on the pictures."""
+    from segdeploy.export.run import export_run
+
+    return export_run(tiny_run, tmp_path_factory.mktemp("tiny-bundle") / "bundle", verify_table=tiny_table).bundle.path

@@ -1,0 +1,178 @@
+import json
+import subprocess
+import sys
+
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from segdeploy.bundle import open_model
+from segdeploy.config.schema import Export
+from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
+from segdeploy.export import engine, onnx_graph, run
+from segdeploy.model.spec import parse_spec
+
+
+def test_bundle_holds_graph_weights_and_verification(tiny_bundle, tiny_run):
+    content = json.loads((tiny_bundle / "bundle.json").read_text())
+    assert {a["kind"] for a in content["artifacts"]} == {"weights", "onnx"}
+    assert [v["batch_size"] for v in content["verification"]] == [1, 3]
+    for record in content["verification"]:
+        assert record["passed"]
+        assert record["images"] == 20
+        assert record["agreement"] >= 0.999
+        assert abs(record["miou_drop"]) <= 0.0005
+    assert content["spec"] == json.loads((tiny_run / "model.json").read_text())
+    assert {p.name for p in tiny_bundle.iterdir()} == {"bundle.json", "model.onnx", "weights.safetensors"}
+
+
+def test_onnx_file_is_self_describing_and_clean(tiny_bundle):
+    path = tiny_bundle / "model.onnx"
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 20)]
+    metadata = {p.key: p.value for p in model.metadata_props}
+    assert parse_spec(metadata["segdeploy.spec"], "metadata") == open_model(tiny_bundle).spec
+    raw = path.read_bytes()
+    assert b"site-packages" not in raw
+    assert b".py" not in raw
+    assert not any(n.metadata_props or n.doc_string for n in model.graph.node)
+    operators = {n.op_type for n in model.graph.node}
+    assert operators & {"Resize", "Conv", "ArgMax"} == {"Resize", "Conv", "ArgMax"}
+    for node in model.graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert not attributes.get("antialias")
+
+
+def test_uint8_is_cast_as_tensorrt_needs_it(tiny_bundle):
+    """UINT8 may only meet casts to and from FLOAT: image -> Cast, and ArgMax -> FLOAT -> UINT8."""
+    graph = onnx.load(tiny_bundle / "model.onnx").graph
+    readers = [n for n in graph.node if "image" in n.input]
+    # Reading the image's shape, to know the batch, touches no pixel.
+    assert {n.op_type for n in readers} <= {"Cast", "Shape"}
+    casts = [n for n in readers if n.op_type == "Cast"]
+    assert [n.attribute[0].i for n in casts] == [onnx.TensorProto.FLOAT]
+    writer = {o: n for n in graph.node for o in n.output}
+    last = writer["mask"]
+    assert (last.op_type, last.attribute[0].i) == ("Cast", onnx.TensorProto.UINT8)
+    before = writer[last.input[0]]
+    assert (before.op_type, before.attribute[0].i) == ("Cast", onnx.TensorProto.FLOAT)
+
+
+def test_lost_accuracy_fails_with_exit_code_three_and_is_recorded(tiny_run, tiny_table, tmp_path, monkeypatch):
+    def spoiled(segmenter, spec, path):
+        with torch.no_grad():
+            segmenter.head.bias[1] += 2.0
+        return onnx_graph.export_onnx(segmenter, spec, path)
+
+    monkeypatch.setattr(run, "export_onnx", spoiled)
+    with pytest.raises(GateError, match="not as accurate as torch") as caught:
+        run.export_run(tiny_run, tmp_path / "bundle", verify_table=tiny_table)
+    assert caught.value.exit_code == 3
+    records = json.loads((tmp_path / "bundle" / "bundle.json").read_text())["verification"]
+    assert [r["passed"] for r in records] == [False, False]
+    assert all(r["reasons"] for r in records)
+
+
+def test_export_that_fails_leaves_nothing(tiny_run, tmp_path, monkeypatch):
+    def fails(*_):
+        raise ExportError("no graph")
+
+    monkeypatch.setattr(run, "export_onnx", fails)
+    with pytest.raises(ExportError, match="no graph"):
+        run.export_run(tiny_run, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_older_bundle_is_replaced_and_foreign_folder_is_not(tiny_run, tmp_path):
+    target = tmp_path / "bundle"
+    run.export_run(tiny_run, target)
+    (target / "left-over.txt").write_text("old")
+    run.export_run(tiny_run, target)
+    assert not (target / "left-over.txt").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    (foreign / "a.jpg").write_text("precious")
+    with pytest.raises(ExportError, match="is no bundle"):
+        run.export_run(tiny_run, foreign)
+    assert (foreign / "a.jpg").read_text() == "precious"
+
+
+def test_not_a_run(tmp_path, tiny_bundle):
+    with pytest.raises(ModelError, match="expected a run folder"):
+        run.export_run(tmp_path, tmp_path / "bundle")
+    with pytest.raises(ModelError, match="expected a run folder"):
+        run.export_run(tiny_bundle, tmp_path / "bundle")
+
+
+def test_limits_come_from_run_and_command_line(tiny_run):
+    assert run.export_limits(tiny_run, {"max_miou_drop": None, "min_agreement": 0.9}) == Export(min_agreement=0.9)
+    with pytest.raises(ConfigError, match="--min-agreement"):
+        run.export_limits(tiny_run, {"min_agreement": 1.5})
+
+
+def test_interface_that_is_not_as_asked_is_refused(tiny_bundle):
+    model = onnx.load(tiny_bundle / "model.onnx")
+    onnx_graph.check_interface(model, (64, 96))
+    with pytest.raises(ExportError, match="expected the graph"):
+        onnx_graph.check_interface(model, (64, 100))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    with pytest.raises(ExportError, match="expected the graph"):
+        onnx_graph.check_interface(model, (64, 96))
+
+
+def test_engine_is_listed_and_locked(tiny_run, tmp_path):
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    made = run.add_engine(run.export_run(tiny_run, tmp_path / "bundle").bundle)
+    lock = json.loads((made.path / "engine.lock.json").read_text())
+    opened = open_model(made.path)
+    assert opened.find("engine").sha256 == lock["engine_sha256"]
+    assert opened.find("onnx").sha256 == lock["onnx_sha256"]
+    assert lock["status"] == "built, not run on hardware"
+    assert lock["profiles"][0]["image"]["max"] == [8, 64, 96, 3]
+
+
+def test_parsers_refusal_names_node_and_reason(tiny_bundle, tmp_path):
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    model = onnx.load(tiny_bundle / "model.onnx")
+    resize = next(n for n in model.graph.node if n.op_type == "Resize")
+    for attribute in [a for a in resize.attribute if a.name == "antialias"]:
+        resize.attribute.remove(attribute)
+    resize.attribute.append(onnx.helper.make_attribute("antialias", 1))
+    resize.attribute.remove(next(a for a in resize.attribute if a.name == "mode"))
+    resize.attribute.append(onnx.helper.make_attribute("mode", "linear"))
+    onnx.save(model, tmp_path / "bad.onnx")
+    with pytest.raises(ExportError) as caught:
+        engine.build_engine(tmp_path / "bad.onnx", open_model(tiny_bundle).spec, tmp_path)
+    assert resize.name in str(caught.value)
+    assert "antialias" in str(caught.value).lower()
+    assert not (tmp_path / "model.engine").exists()
+
+
+def test_without_tensorrt_the_bundle_stays_whole(tiny_run, tmp_path):
+    """In a process where the module cannot be found, --trt says what to install and exits with 2."""
+    hide = (
+        "import sys; sys.modules['tensorrt_rtx'] = None; sys.modules['tensorrt_rtx_bindings'] = None\n"
+        "from segdeploy.cli import main; main(sys.argv[1:])"
+    )
+    words = ["export", str(tiny_run), "-o", str(tmp_path / "bundle"), "--trt"]
+    done = subprocess.run([sys.executable, "-c", hide, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "pip install" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert open_model(tmp_path / "bundle").find("onnx") is not None
+
+
+def test_dynamic_batch_runs_in_bare_onnxruntime(tiny_bundle, tiny_table):
+    import numpy as np
+    from PIL import Image
+
+    session = ort.InferenceSession(tiny_bundle / "model.onnx", providers=["CPUExecutionProvider"])
+    first = sorted((tiny_table.parent / "images").iterdir())[0]
+    picture = np.asarray(Image.open(first).convert("RGB").resize((96, 64), Image.Resampling.BILINEAR))
+    for batch in (1, 2, 5):
+        mask = session.run(None, {"image": np.repeat(picture[None], batch, 0)})[0]
+        assert mask.shape == (batch, 64, 96)
+        assert (mask == mask[0]).all()
