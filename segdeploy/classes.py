@@ -44,6 +44,11 @@ class ClassMap(Frozen):
             raise ValueError(f"class names must differ, but {', '.join(doubled)} stands more than once")
         if self.encoding == "color" and len(set(self.colors)) != len(self.colors):
             raise ValueError("with RGB masks every class needs a colour of its own")
+        if self.encoding in ("auto", "color") and self.ignore_color in self.colors:
+            raise ValueError(
+                f"ignore_color {self.ignore_color} is the colour of class "
+                f"{self.names[self.colors.index(self.ignore_color)]!r}"
+            )
         if self.encoding != "color" and self.ignore_index is not None and self.ignore_index < len(self.names):
             raise ValueError(
                 f"ignore_index {self.ignore_index} is the id of class {self.names[self.ignore_index]!r}; "

@@ -17,7 +17,7 @@ from segdeploy.files import write_text
 from segdeploy.progress import progress, say
 
 
-def run_demo(output: Path, *, images: int = 200, epochs: int | None = None, seed: int = 0) -> Path:
+def run_demo(output: Path, *, images: int = 300, epochs: int | None = None, seed: int = 0) -> Path:
     """Generate data into `output/data`, then train, evaluate, export, verify, benchmark.
 
     Returns:

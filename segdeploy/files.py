@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.errors import SegdeployError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,9 +22,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The bytes are on the disk (fsync) before the rename, so a crash at any moment leaves either the
     old file or the new one. On an exception the temporary file is removed.
+
+    Raises:
+        SegdeployError: the folder cannot be made, or not be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+    except OSError as e:
+        raise SegdeployError(f"{path}: cannot be written: {e.strerror or e}") from e
     os.close(descriptor)
     part = Path(name)
     try:

@@ -55,9 +55,9 @@ def predict(
 
     Raises:
         DataError: an input that does not exist, a folder without images, or two inputs whose masks would
-            have the same name.
+            have the same name, or would overwrite an image.
     """
-    targets = _targets(inputs, output)
+    targets = _targets(inputs, output, overlay)
     written: list[Path] = []
     faults: list[str] = []
     for done, (source, target) in enumerate(targets.items(), start=1):
@@ -77,7 +77,7 @@ def predict(
 
 def predict_image(runner: Runner, spec: ModelSpec, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Image (H, W, 3) uint8 RGB to class ids (H, W) uint8."""
-    labels = runner.run(resize_image(image, spec.preprocessing)[None])[0]
+    labels = runner.run(np.stack([resize_image(image, spec.preprocessing)]))[0]
     return restore_mask(labels, image.shape[:2], spec.preprocessing)
 
 
@@ -105,7 +105,7 @@ def overlay_jpeg(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: C
     return buffer.getvalue()
 
 
-def _targets(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
+def _targets(inputs: Sequence[Path], output: Path, overlay: bool) -> dict[Path, Path]:
     targets: dict[Path, Path] = {}
     owners: dict[Path, Path] = {}
     for item in inputs:
@@ -117,7 +117,10 @@ def _targets(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
                 raise DataError(
                     f"{source} and {other} would both be written to {target}; predict them into two folders"
                 )
-            if target.resolve() == source.resolve():
-                raise DataError(f"{source}: its mask would overwrite it; choose another -o")
             targets[source] = target
+    sources = {source.resolve() for source in targets}
+    for target in targets.values():
+        for file in (target, target.with_suffix(".overlay.jpg"))[: 1 + overlay]:
+            if file.resolve() in sources:
+                raise DataError(f"{file}: an image of the input would be overwritten; choose another -o")
     return targets

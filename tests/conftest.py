@@ -1,8 +1,15 @@
 """A small data set, run and bundle that many tests share; made for real, in seconds."""
 
+import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples on every run and every machine, and no folder of hypothesis beside the code.
+hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
+hypothesis.settings.register_profile("segdeploy", max_examples=60, deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("segdeploy")
 
 TINY = """
 input_features:

@@ -167,7 +167,9 @@ def _entries(bundle: Bundle, wanted: Sequence[str] | None, compile_: bool, notes
 def _variants(backend: str, compile_: bool, notes: list[str]) -> list[str]:
     if backend != "torch":
         return [""]
-    if compile_ and not any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++")):
+    # inductor takes CXX, else the first of these.
+    compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    if compile_ and not any(shutil.which(c) for c in compilers):
         notes.append("torch compile was left out: no C++ compiler found")
         compile_ = False
     return ["", "channels_last", *(["compile"] if compile_ else [])]

@@ -11,7 +11,7 @@ from segdeploy.cli import options
 
 @click.command(name="demo")
 @options.output("demo-report", "Folder for the data, the run, the bundle and the report.")
-@click.option("--images", type=click.IntRange(min=20), default=200, show_default=True, help="Images to generate.")
+@click.option("--images", type=click.IntRange(min=20), default=300, show_default=True, help="Images to generate.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training part; default: the demo's configuration.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the data.")
 def command(output: Path, images: int, epochs: int | None, seed: int) -> None:

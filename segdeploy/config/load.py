@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from pydantic_core import ErrorDetails
+
 _SHORT = {
     "encoder": ("input_features", 0, "encoder"),
     "augmentation": ("input_features", 0, "augmentation"),
@@ -89,7 +91,9 @@ def _override(source: Source, word: str) -> None:
         elif isinstance(here, dict):
             if isinstance(here.get(str(step)), str) and step in ("encoder", "decoder"):
                 here[str(step)] = {"type": here[str(step)]}
-            here = here.setdefault(str(step), [] if isinstance(following, int) else {})
+            if here.get(str(step)) is None:
+                here[str(step)] = [] if isinstance(following, int) else {}
+            here = here[str(step)]
         else:
             raise ConfigError(f"--set {word}: there is no {_dotted(path)} in {source.name}")
     last = path[-1]
@@ -147,33 +151,58 @@ def _check_weights(config: RunConfig, source: Source) -> None:
 
 
 def _explain(error: ValidationError, source: Source, model: type[BaseModel], prefix: KeyPath) -> list[str]:
-    lines = []
+    found: dict[KeyPath, list[str]] = {}
+    got: dict[KeyPath, str] = {}
+    unions: set[KeyPath] = set()  # places where each member of a union says that the value is not its kind
     for item in error.errors(include_url=False):
-        if item["type"] == "too_short" and item.get("ctx", {}).get("actual_length") == 0 and item["input"]:
-            continue  # the list is there; its items are wrong, and each says so itself
-        path = _real_path((*prefix, *item["loc"]), source.value)
-        key = str(item["loc"][-1]) if item["loc"] else ""
-        got = repr(item["input"]) if not isinstance(item["input"], (dict, list)) else ""
-        got = f", got {got if len(got) < 60 else got[:57] + '...'}" if got else ""
-        if item["type"] == "extra_forbidden":
-            said = "unknown key" + _suggest(key, _keys_at(model, item["loc"][:-1]))
-        elif item["type"] == "missing":
-            said = "is required"
-        else:
-            said = re.sub(r"^Value error, ", "", item["msg"])
-            said = re.sub(r"^(Input|Tuple|List|Dictionary|String) should (be|have|match) ", r"expected ", said) + got
-        lines.append(f"{source.where(path)}: {_dotted(path) or 'top'}: {said}")
-    return list(dict.fromkeys(lines))
+        if item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]:
+            continue  # the list is long enough; its items are wrong, and each says so itself
+        loc = (*prefix, *item["loc"])
+        path = _real_path(loc, source.value, whole=item["type"] == "missing")
+        if len(path) < len(loc) and (item["type"].endswith("_type") or item["type"] == "literal_error"):
+            unions.add(path)
+        if item["type"].startswith("union_tag_"):
+            path = (*path, "type")
+        said, got[path] = _say(item, model)
+        found.setdefault(path, []).append(said)
+    lines = []
+    for path, parts in found.items():
+        if path in unions and any(len(p) > len(path) and p[: len(path)] == path for p in found):
+            continue  # the value is of one member's kind, and what is wrong inside it has a line of its own
+        said = parts[0] + "".join(f" or {part.removeprefix('expected ')}" for part in parts[1:])
+        lines.append(f"{source.where(path)}: {_dotted(path) or 'top'}: {said}{got[path]}")
+    return lines
 
 
-def _real_path(loc: tuple[str | int, ...], value: Any) -> KeyPath:
-    """pydantic's place without the steps that only it knows, such as the name of a union's member."""
+def _say(item: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
+    """What is wrong, and what came instead where that helps."""
+    loc, context = item["loc"], item.get("ctx", {})
+    if item["type"] == "extra_forbidden":
+        return "unknown key" + _suggest(str(loc[-1]), _keys_at(model, loc[:-1])), ""
+    if item["type"] == "union_tag_invalid":
+        known = re.findall(r"'(\w+)'", context["expected_tags"])
+        return f"no type is named {context['tag']!r}{_suggest(context['tag'], known)}", ""
+    if item["type"] in ("missing", "union_tag_not_found"):
+        return "is required", ""
+    said = re.sub(r"^Value error, ", "", item["msg"]).replace(" after validation", "")
+    said = re.sub(r"^(Input|Tuple|List|Dictionary|String) should (be|have|match) ", "expected ", said)
+    if isinstance(item["input"], (dict, list)):
+        return said, ""
+    got = repr(item["input"])
+    return said, f", got {got if len(got) < 60 else got[:57] + '...'}"
+
+
+def _real_path(loc: tuple[str | int, ...], value: Any, *, whole: bool) -> KeyPath:
+    """pydantic's place without the steps that only it knows, such as the name of a union's member.
+
+    With `whole` the last step stays: it is the key that is missing.
+    """
     path: list[str | int] = []
     for i, step in enumerate(loc):
         try:
             value = value[step]
         except (KeyError, IndexError, TypeError):
-            if i < len(loc) - 1 or not isinstance(value, dict):
+            if not (whole and i == len(loc) - 1):
                 continue
         path.append(step)
     return tuple(path)

@@ -269,7 +269,13 @@ class Split(Frozen):
     column: str = "split"
     """Column of a fixed split."""
     probabilities: tuple[Fraction, Fraction, Fraction] = (0.7, 0.1, 0.2)
-    """Shares of training, validation and test."""
+    """Shares of training, validation and test; together 1."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Split:
+        if abs(sum(self.probabilities) - 1) > 1e-6:
+            raise ValueError(f"probabilities add up to {sum(self.probabilities):g}, expected 1")
+        return self
 
 
 class Preprocessing(Frozen):

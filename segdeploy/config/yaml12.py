@@ -17,6 +17,7 @@ from segdeploy.errors import ConfigError
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
 MAX_DEPTH = 50
+MAX_DIGITS = 400
 
 KeyPath = tuple[str | int, ...]
 
@@ -48,15 +49,17 @@ def parse(text: str, name: str) -> Source:
 
     Raises:
         ConfigError: not YAML, a tag that is not of the core schema, a doubled key, a text larger than
-            1 MiB, nested deeper than 50, or with more than 20,000 nodes once its aliases are expanded.
+            1 MiB, nested deeper than 50, or, once its aliases are expanded, with more than 20,000 nodes or
+            more than 1 MiB of words.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise ConfigError(f"{name}: expected a configuration of at most 1 MiB, got {len(text):,} characters")
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Composer)
     except yaml.MarkedYAMLError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else 1
-        raise ConfigError(f"{name}:{line}: not valid YAML: {e.problem or e.context}") from e
+        said = ", ".join(part for part in (e.context, e.problem) if part)
+        raise ConfigError(f"{name}:{line}: not valid YAML: {said}") from e
     except yaml.YAMLError as e:
         raise ConfigError(f"{name}: not valid YAML: {str(e).splitlines()[0]}") from e
     except RecursionError as e:
@@ -67,6 +70,26 @@ def parse(text: str, name: str) -> Source:
     return Source(value, name, lines)
 
 
+class _Composer(yaml.SafeLoader):
+    """PyYAML's nodes, not too many, and `!!str 3` marked as quoted: PyYAML forgets that the tag was written."""
+
+    count = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.count += 1
+        if self.count > MAX_NODES:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"more than {MAX_NODES:,} values; refused", mark)
+        return super().compose_node(parent, index)
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        tag = self.peek_event().tag  # type: ignore[no-untyped-call]
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
+        if tag == "tag:yaml.org,2002:str":
+            node.style = node.style or '"'
+        return node
+
+
 class _Reader:
     """Nodes to values, counting as it goes: an alias bomb is small as nodes and huge as values."""
 
@@ -74,14 +97,17 @@ class _Reader:
         self.name = name
         self.lines = lines
         self.count = 0
+        self.length = 0
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
         self.count += 1
-        if self.count > MAX_NODES:
+        self.length += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        if self.count > MAX_NODES or self.length > MAX_BYTES:
             raise ConfigError(
-                f"{self.name}: more than {MAX_NODES:,} values once its aliases (&, *) are expanded; refused"
+                f"{self.name}: more than {MAX_NODES:,} values, or 1 MiB of words, "
+                "once its aliases (&, *) are expanded; refused"
             )
         if len(path) > MAX_DEPTH:
             raise ConfigError(f"{self.name}:{line}: nested too deeply; at most {MAX_DEPTH} levels are allowed")
@@ -105,13 +131,14 @@ class _Reader:
             if key in result:
                 raise ConfigError(f"{self.name}:{line}: the key {key!r} stands twice in the same place")
             self.lines[(*path, key)] = line
+            self.length += len(key)
             result[key] = self.value(value_node, (*path, key))
         return result
 
 
 def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
     text = str(node.value)
-    if node.style is not None:  # quoted, or a block
+    if node.style is not None or len(text) > MAX_DIGITS:  # quoted, or a block, or too long for a number
         return text
     if text in ("", "~", "null", "Null", "NULL"):
         return None

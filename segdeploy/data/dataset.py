@@ -56,11 +56,10 @@ class Dataset:
         """
         chunks = [order[i : i + size] for i in range(0, len(order), size)]
         with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self._stack, chunks[0]) if chunks else None
-            for following in [*chunks[1:], None]:
-                assert coming is not None
-                ready = coming.result()
-                coming = pool.submit(self._stack, following) if following is not None else None
+            coming = [pool.submit(self._stack, chunk) for chunk in chunks[:1]]
+            for following in [*chunks[1:], None][: len(chunks)]:
+                ready = coming.pop().result()
+                coming += [] if following is None else [pool.submit(self._stack, following)]
                 yield ready
 
     def _stack(self, indices: Sequence[int]) -> Pair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,35 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 
 
+class _PillowWarnings:
+    """While any thread decodes, damaged metadata (not pixels) is silent and a decompression bomb an error.
+
+    `warnings.catch_warnings` alone is not for threads: the last to leave would put back what another had set.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._outside = warnings.catch_warnings()
+                self._outside.__enter__()
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._outside.__exit__(None, None, None)
+
+
+_pillow_warnings = _PillowWarnings()
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Read a picture.
 
@@ -49,12 +79,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def open_upright(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """Decode a whole file and turn it as its EXIF tag says; DataError names the file and what is wrong."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)  # damaged EXIF or metadata, not pixels
-            with Image.open(path, formats=formats) as picture:
-                picture.load()
-                return ImageOps.exif_transpose(picture)
+        # Not by name: Pillow would map uncompressed TIFFs, and garbles those that are to be turned by 90 degrees.
+        with path.open("rb") as handle, _pillow_warnings, Image.open(handle, formats=formats) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)
     except FileNotFoundError as e:
         raise DataError(f"{path}: no such file") from e
     except IsADirectoryError as e:
@@ -63,9 +91,9 @@ def open_upright(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
         raise DataError(f"{path}: expected {', '.join(formats)}; the content is none of them") from e
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise DataError(f"{path}: refused: {e}") from e
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, AttributeError) as e:
-        # Pillow's decoders raise all of these on damaged files.
-        raise DataError(f"{path}: broken: {e}") from e
+    except Exception as e:  # Pillow's decoders raise errors of any kind on damaged files
+        said = " ".join(str(e).split()) or type(e).__name__
+        raise DataError(f"{path}: broken: {said}") from e
 
 
 def to_rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:

@@ -39,22 +39,21 @@ def open_mask(path: Path) -> Image.Image:
 
 
 def decode_mask(picture: Image.Image, classes: ClassMap, path: Path) -> NDArray[np.uint8]:
-    """See `read_mask`. `auto` reads RGB pictures as colours, 1-bit ones as binary, others as class ids."""
+    """See `read_mask`. `auto` reads RGB pictures as colours, others as class ids; 1-bit ones hold 0 and 1."""
     encoding = classes.encoding
     if encoding == "auto":
-        encoding = auto_encoding(picture, classes)
+        encoding = auto_encoding(picture)
     if encoding == "color":
         return _from_colors(np.asarray(picture.convert("RGBA").convert("RGB")), classes, path)
     values = _single_channel(picture, path)
     if encoding == "binary":
+        values = values * 255 if picture.mode == "1" else values
         return _from_binary(values, classes, path)
     return _from_ids(values, classes, path)
 
 
-def auto_encoding(picture: Image.Image, classes: ClassMap) -> Encoding:
-    """What one picture looks like: "color", "binary" or "class_id"."""
-    if picture.mode == "1" and len(classes) == 2:
-        return "binary"
+def auto_encoding(picture: Image.Image) -> Encoding:
+    """What one picture looks like: "color" or "class_id"."""
     if picture.mode in ("RGB", "RGBA") and not _is_grey(np.asarray(picture.convert("RGB"))):
         return "color"
     return "class_id"
@@ -71,7 +70,7 @@ def _is_grey(rgb: NDArray[np.uint8]) -> bool:
 
 def _single_channel(picture: Image.Image, path: Path) -> NDArray[np.integer]:
     if picture.mode == "1":
-        return np.asarray(picture.convert("L"))
+        return np.asarray(picture).astype(np.uint8)
     if picture.mode in ("L", "P") or picture.mode.startswith("I"):
         return np.asarray(picture)  # for "P" these are palette indices, which is what VOC-style masks mean
     rgb = np.asarray(picture.convert("RGB"))

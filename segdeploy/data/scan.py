@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -42,28 +43,37 @@ class ScanReport:
 
 
 def resolve_encoding(samples: Sequence[Sample], classes: ClassMap) -> ClassMap:
-    """Settle `encoding: auto` by looking at up to 64 masks; other encodings are returned as they are.
+    """Settle `encoding: auto` by looking at up to 127 masks; other encodings are returned as they are.
 
-    Colours anywhere mean "color"; two classes whose masks hold 0 and 255 but never 1 mean "binary".
+    Colours anywhere mean "color"; two classes whose masks hold 0 and 255 but never 1 mean "binary". Where
+    two classes have shown nothing but 0, the search goes on through all masks.
+
+    Raises:
+        DataError: the masks are RGB pictures, and two classes have the same colour.
     """
     if classes.encoding != "auto":
         return classes
     found: Literal["class_id", "binary", "color"] = "class_id"
     values: set[int] = set()
-    step = max(1, len(samples) // _LOOKED_AT)
-    for sample in samples[::step]:
+    first = samples[:: max(1, len(samples) // _LOOKED_AT)]
+    for number, sample in enumerate(itertools.chain(first, samples)):
+        if number >= len(first) and (len(classes) != 2 or values != {0}):
+            break
         if sample.mask is None:
             continue
         try:
             picture = open_mask(sample.mask)
-            if auto_encoding(picture, classes) == "color":
+            if auto_encoding(picture) == "color":
                 found = "color"
                 break
-            values |= {int(v) for v in mask_values(picture, sample.mask)}
+            if picture.mode != "1":  # 1-bit masks read the same under both
+                values |= {int(v) for v in mask_values(picture, sample.mask)}
         except DataError:
             continue  # the scan names it
     if found == "class_id" and len(classes) == 2 and 255 in values and values <= {0, 255}:
         found = "binary"
+    if found == "color" and len(set(classes.colors)) != len(classes):
+        raise DataError("the masks are RGB pictures, so every class needs a `color` of its own")
     return ClassMap.model_validate({**classes.model_dump(), "encoding": found})
 
 
@@ -87,10 +97,12 @@ def scan(
     ignored = 0
     sizes: Counter[tuple[int, int]] = Counter()
     faults: list[str] = []
+    broken = 0
     with ThreadPoolExecutor(workers) as pool:  # Pillow's decoders release the interpreter lock
         for done, result in enumerate(pool.map(lambda s: _check(s, classes), samples), start=1):
             counts, size, said = result
             faults += said
+            broken += bool(said)
             if counts is not None:
                 pixels += counts[: len(classes)]
                 present += counts[: len(classes)] > 0
@@ -101,9 +113,7 @@ def scan(
                 progress(done, len(samples))
     if faults:
         more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise DataError(
-            f"{len(faults)} of {len(samples)} samples cannot be used:\n" + "\n".join(faults[:_SHOWN]) + more
-        )
+        raise DataError(f"{broken} of {len(samples)} samples cannot be used:\n" + "\n".join(faults[:_SHOWN]) + more)
     if not pixels.any():
         raise DataError("the masks hold no labelled pixel; check `ignore_index` and the classes")
     return ScanReport(classes, pixels, ignored, present, sizes)

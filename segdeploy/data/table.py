@@ -65,14 +65,14 @@ def _from_csv(path: Path, image: str, mask: str, split: str) -> list[Sample]:
         with path.open(newline="", encoding="utf-8-sig") as handle:
             reader = csv.DictReader(handle)
             columns = list(reader.fieldnames or ())
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as e:
         raise DataError(f"{path}: expected a CSV file in UTF-8: {e}") from e
     for column in (image, mask):
         if column not in columns:
             raise DataError(f"{path}: expected a column {column!r}, found {', '.join(columns) or 'none'}")
     samples = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if not row[image] or not row[mask]:
             raise DataError(f"{path}:{number}: expected a path in {image!r} and {mask!r}, found an empty cell")
         part = None
@@ -170,11 +170,14 @@ def split_samples(samples: Sequence[Sample], split: Split | None, seed: int, nam
     """One table into its parts: by its own column where it has one, else at random with a fixed seed.
 
     Raises:
-        DataError: a fixed split without the column, or a part for training or validation that is empty.
+        DataError: a fixed split without the column, a column that is filled in some rows only, or a part for
+            training or validation that is empty.
     """
-    fixed = all(s.part is not None for s in samples)
-    if split is not None and split.type == "fixed" and not fixed:
-        raise DataError(f"{name}: expected a filled column {split.column!r} in every row, as the fixed split says")
+    filled = sum(s.part is not None for s in samples)
+    fixed = filled == len(samples)
+    if not fixed and (split.type == "fixed" if split else filled):
+        column = split.column if split else "split"
+        raise DataError(f"{name}: expected {column!r} to be filled in every row, found {filled} of {len(samples)}")
     parts: dict[Part, list[Sample]] = {part: [] for part in PARTS}
     if fixed and (split is None or split.type == "fixed"):
         for sample in samples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import torch
 
@@ -57,6 +58,7 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path) -> dict[str, 
     assert program is not None
     model = program.model_proto
     _strip(model)
+    fix_scales(model)
     for key, value in spec_metadata(spec).items():
         model.metadata_props.add(key=key, value=value)
     model.producer_name = "segdeploy"
@@ -86,6 +88,41 @@ def _strip(model: onnx.ModelProto) -> None:
             del value.metadata_props[:]
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
+
+
+def fix_scales(model: onnx.ModelProto) -> None:
+    """Give every Resize by a whole factor its factor as a constant, in place of a size computed from shapes.
+
+    The result is the same to the bit; runtimes fuse and block such nodes, and the shape arithmetic goes away.
+    A Resize whose sizes are not known, or whose factor is not whole, stays as it is.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    sides = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*inferred.value_info, *inferred.output)}
+    for node in model.graph.node:
+        if node.op_type != "Resize" or len(node.input) < 4 or not node.input[3]:
+            continue
+        before, after = sides.get(node.input[0], []), sides.get(node.output[0], [])
+        if len(before) != 4 or len(after) != 4 or not all(before[2:]) or any(a % b for a, b in zip(after[2:], before[2:])):
+            continue
+        scales = np.array([1, 1, after[2] / before[2], after[3] / before[3]], np.float32)
+        name = f"{node.output[0]}.scales"
+        model.graph.initializer.append(onnx.numpy_helper.from_array(scales, name))
+        del node.input[2:]
+        node.input.append(name)
+    _drop_unused(model.graph)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove nodes and constants that nothing reads any more."""
+    while True:
+        read = {name for node in graph.node for name in node.input} | {v.name for v in graph.output}
+        unused = [node for node in graph.node if not read & set(node.output)]
+        if not unused:
+            break
+        for node in unused:
+            graph.node.remove(node)
+    for constant in [c for c in graph.initializer if c.name not in read]:
+        graph.initializer.remove(constant)
 
 
 def check_interface(model: onnx.ModelProto, size: tuple[int, int]) -> None:

@@ -79,7 +79,7 @@ def load(kind: Kind) -> Loaded:
         try:
             manager.register(point.load(), name=point.name)
             manager.check_pending()
-        except Exception as e:  # a plugin may fail in any way, and none may stop the others
+        except (Exception, SystemExit) as e:  # a plugin may fail in any way, and none may stop the others
             manager.unregister(name=point.name) if manager.has_plugin(point.name) else None
             failures.append(Failure(owner=owner, reason=_why(e)))
             continue
@@ -95,7 +95,7 @@ def _entry_points(kind: Kind) -> list[importlib.metadata.EntryPoint]:
     return sorted(mine, key=lambda p: (p.dist is None or p.dist.name != "segdeploy", p.name))
 
 
-def _why(error: Exception) -> str:
+def _why(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("torch", "timm", "torchvision"):
         return f"needs {error.name}: pip install 'segdeploy[train]'"
     first = (str(error).splitlines() or [""])[0]

@@ -17,11 +17,12 @@ from segdeploy.plugin import registry
 
 # What keeps a part small; a part without an entry is tested as its defaults make it.
 SMALL = {
-    "timm": {"model_name": "mobilenetv3_small_050"},
-    "convnextv2": {"model_name": "convnextv2_atto"},
-    "fpn": {"num_channels": 32, "merge_channels": 16},
-    "segformer": {"hidden_size": 32},
-    "unet": {"channels": [32, 24, 16]},
+    "encoder timm": {"model_name": "mobilenetv3_small_050"},
+    "encoder convnextv2": {"model_name": "convnextv2_atto"},
+    "encoder unet": {"base_channels": 8},
+    "decoder fpn": {"num_channels": 32, "merge_channels": 16},
+    "decoder segformer": {"hidden_size": 32},
+    "decoder unet": {"channels": [32, 24, 16]},
 }
 ENCODERS = sorted(registry.catalogue("encoder").plugins)
 DECODERS = sorted(registry.catalogue("decoder").plugins)
@@ -29,16 +30,18 @@ SIZES = [(64, 96), (65, 97), (99, 70)]
 NUM_CLASSES = 5
 
 
-def part(name: str) -> Part:
-    config = {"use_pretrained": False} if name in ENCODERS else {}
-    return Part(name=name, config={**config, **SMALL.get(name, {})}, distribution="segdeploy", version="0")
+def part(kind: str, name: str) -> Part:
+    config = dict(SMALL.get(f"{kind} {name}", {}))
+    if "use_pretrained" in registry.catalogue(kind).plugins[name].config.model_fields:
+        config["use_pretrained"] = False
+    return Part(name=name, config=config, distribution="segdeploy", version="0")
 
 
 def spec_of(encoder: str, decoder: str, size: tuple[int, int]) -> ModelSpec:
     names = tuple(f"class {i}" for i in range(NUM_CLASSES))
     return ModelSpec(
-        encoder=part(encoder),
-        decoder=part(decoder),
+        encoder=part("encoder", encoder),
+        decoder=part("decoder", decoder),
         classes=ClassMap(names=names, colors=default_colors(NUM_CLASSES)),
         preprocessing=Preprocessing(
             height=size[0], width=size[1], resize="stretch", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
@@ -74,7 +77,7 @@ def test_something_is_registered():
 @pytest.mark.parametrize("name", ENCODERS)
 def test_declared_levels_are_the_real_ones(name, size):
     plugin = registry.encoder(name)
-    config = plugin.config.model_validate_json(json.dumps(part(name).config))
+    config = plugin.config.model_validate_json(json.dumps(part("encoder", name).config))
     encoder = plugin.build(config).eval()
     with torch.no_grad():
         maps = encoder(torch.randn(2, 3, *size))

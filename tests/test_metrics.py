@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from sklearn.metrics import confusion_matrix as sklearn_confusion
+
+from segdeploy.classes import ClassMap, default_colors
+from segdeploy.metrics import Scores, confusion_matrix, none_if_nan
+
+
+@st.composite
+def pairs(draw, most=254):
+    """Target with some 255, prediction and number of classes."""
+    count = draw(st.integers(2, most))
+    shape = draw(array_shapes(min_dims=1, max_dims=3, max_side=8))
+    ids = st.integers(0, count - 1)
+    target = draw(arrays(np.uint8, shape, elements=ids | st.just(255)))
+    return target, draw(arrays(np.uint8, shape, elements=ids)), count
+
+
+def loop(target, predicted, count):
+    table = np.zeros((count, count), np.int64)
+    for t, p in zip(target.ravel(), predicted.ravel(), strict=True):
+        if t != 255:
+            table[t, p] += 1
+    return table
+
+
+@given(pairs())
+def test_confusion_matrix_against_a_loop_and_scikit_learn(case):
+    target, predicted, count = case
+    found = confusion_matrix(target, predicted, count)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, loop(target, predicted, count))
+    known = target != 255
+    if known.any():
+        expected = sklearn_confusion(target[known], predicted[known], labels=range(count))
+        np.testing.assert_array_equal(found, expected)
+
+
+@given(pairs(most=5))
+def test_scores_against_sets_of_pixels(case):
+    target, predicted, count = case
+    scores = Scores(confusion_matrix(target, predicted, count))
+    known = target != 255
+    for i in range(count):
+        is_target, is_found = (target == i) & known, (predicted == i) & known
+        both = (is_target & is_found).sum()
+        for value, whole in (
+            (scores.iou[i], (is_target | is_found).sum()),
+            (scores.accuracy[i], is_target.sum()),
+            (scores.precision[i], is_found.sum()),
+        ):
+            assert value == both / whole if whole else np.isnan(value)
+    right = ((target == predicted) & known).sum()
+    assert scores.pixel_accuracy == right / known.sum() if known.any() else np.isnan(scores.pixel_accuracy)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mean_iou_against_torchmetrics(seed):
+    torch = pytest.importorskip("torch")
+    from torchmetrics.classification import MulticlassJaccardIndex
+
+    rng = np.random.default_rng(seed)
+    theirs = MulticlassJaccardIndex(num_classes=7, average="macro", ignore_index=255)
+    ours = np.zeros((7, 7), np.int64)
+    for _ in range(4):  # one matrix over all images, not a mean over images
+        target = rng.integers(0, 7, (16, 20), dtype=np.uint8)
+        target[rng.random(target.shape) < 0.1] = 255
+        predicted = np.where(rng.random(target.shape) < 0.6, target, rng.integers(0, 7, target.shape)).astype(np.uint8)
+        predicted[predicted == 255] = 0
+        theirs.update(torch.from_numpy(predicted).long(), torch.from_numpy(target).long())
+        ours += confusion_matrix(target, predicted, 7)
+    assert Scores(ours).mean_iou == pytest.approx(theirs.compute().item(), abs=1e-6)
+
+
+def test_case_worked_by_hand():
+    # Class 0: 2 of 3 pixels found, and 1 of class 1 taken for it. Class 1: 1 of 2. Class 2: nowhere.
+    target = np.array([0, 0, 0, 1, 1, 255], np.uint8)
+    predicted = np.array([0, 0, 1, 1, 0, 0], np.uint8)
+    scores = Scores(confusion_matrix(target, predicted, 3))
+    assert scores.confusion.tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(scores.iou, [2 / 4, 1 / 3, np.nan])
+    np.testing.assert_array_equal(scores.accuracy, [2 / 3, 1 / 2, np.nan])
+    np.testing.assert_array_equal(scores.precision, [2 / 3, 1 / 2, np.nan])
+    assert scores.mean_iou == pytest.approx((2 / 4 + 1 / 3) / 2)
+    assert scores.mean_accuracy == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert scores.pixel_accuracy == 3 / 5
+
+
+def test_ignored_pixels_leave_the_union_whatever_is_predicted_there():
+    target = np.array([0, 1, 255, 255], np.uint8)
+    scores = [Scores(confusion_matrix(target, np.array([0, 1, p, p], np.uint8), 2)) for p in (0, 1, 255)]
+    assert [s.mean_iou for s in scores] == [1, 1, 1]
+
+
+def test_class_that_is_predicted_but_never_there_counts_as_zero():
+    scores = Scores(confusion_matrix(np.array([0, 0], np.uint8), np.array([0, 1], np.uint8), 2))
+    assert scores.iou.tolist() == [0.5, 0.0]
+    assert np.isnan(scores.accuracy[1])
+    assert scores.mean_iou == 0.25
+
+
+def test_report_names_absent_classes():
+    classes = ClassMap(names=("a", "b", "c"), colors=default_colors(3))
+    report = Scores(confusion_matrix(np.zeros(4, np.uint8), np.zeros(4, np.uint8), 3)).to_dict(classes)
+    assert report["absent_classes"] == ["b", "c"]
+    assert report["mean_iou"] == report["pixel_accuracy"] == report["mean_class_accuracy"] == 1.0
+    assert report["per_class_stats"]["a"] == {"iou": 1.0, "accuracy": 1.0, "precision": 1.0, "support": 4}
+    assert report["per_class_stats"]["c"] == {"iou": None, "accuracy": None, "precision": None, "support": 0}
+    assert report["confusion_matrix"] == [[4, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_nothing_but_ignored_pixels():
+    scores = Scores(confusion_matrix(np.full(3, 255, np.uint8), np.zeros(3, np.uint8), 2))
+    assert np.isnan([scores.mean_iou, scores.mean_accuracy, scores.pixel_accuracy]).all()
+    assert none_if_nan(scores.mean_iou) is None
+
+
+def test_255_classes():
+    ids = np.arange(255, dtype=np.uint8)
+    target = np.append(ids, 255).astype(np.uint8)
+    predicted = np.append(np.roll(ids, 1), 7).astype(np.uint8)
+    found = confusion_matrix(target, predicted, 255)
+    np.testing.assert_array_equal(found, np.roll(np.eye(255, dtype=np.int64), -1, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("target", "predicted", "message"),
+    [
+        (np.zeros(2, np.int64), np.zeros(2, np.uint8), "uint8"),
+        (np.zeros(2, np.uint8), np.zeros(2, np.float32), "uint8"),
+        (np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), "one shape"),
+        (np.array([3], np.uint8), np.array([0], np.uint8), "below 3"),
+        (np.array([0], np.uint8), np.array([3], np.uint8), "below 3"),
+        (np.array([0], np.uint8), np.array([255], np.uint8), "below 3"),
+    ],
+)
+def test_wrong_arrays_are_refused(target, predicted, message):
+    with pytest.raises(ValueError, match=message):
+        confusion_matrix(target, predicted, 3)
