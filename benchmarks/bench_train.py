@@ -62,7 +62,9 @@ def segdeploy_side(config: RunConfig, samples: list[Sample]) -> tuple[Callable[[
     return step, sum(p.numel() for p in model.parameters()), spec
 
 
-def plain_side(spec: ModelSpec, samples: list[Sample], crop: tuple[int, int]) -> tuple[Callable[[list[int]], None], int]:
+def plain_side(
+    spec: ModelSpec, samples: list[Sample], crop: tuple[int, int]
+) -> tuple[Callable[[list[int]], None], int]:
     """One step of a plain loop."""
     model = smp.FPN("tu-mobilenetv3_large_100", encoder_weights=None, classes=len(spec.classes)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from importlib import resources
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segdeploy.data.demo import generate
 from segdeploy.errors import SegdeployError
 from segdeploy.files import write_text
 from segdeploy.progress import progress, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run_demo(output: Path, *, images: int = 300, epochs: int | None = None, seed: int = 0) -> Path:

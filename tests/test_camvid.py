@@ -1,4 +1,4 @@
-"""Real road images, where they are at hand: `SEGDEPLOY_CAMVID`, or a folder `camvid` in a `shared` beside the checkout."""
+"""Real road images, where they are at hand: in `SEGDEPLOY_CAMVID`, or in `shared/camvid` beside the checkout."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 CAMVID = Path(os.environ.get("SEGDEPLOY_CAMVID", ROOT.parent / "shared" / "camvid"))
 
 pytestmark = pytest.mark.skipif(
-    not (CAMVID / "train.csv").is_file(), reason="the CamVid images are not at hand; set SEGDEPLOY_CAMVID to their folder"
+    not (CAMVID / "train.csv").is_file(), reason="no CamVid images here; set SEGDEPLOY_CAMVID to their folder"
 )
 
 
@@ -58,7 +58,9 @@ def test_train_export_and_agree(config, tmp_path):
 
     lines = (CAMVID / "train.csv").read_text().splitlines()
     table = tmp_path / "train.csv"
-    table.write_text("\n".join([lines[0], *[",".join(str(CAMVID / c) for c in line.split(",")) for line in lines[1:97]]]))
+    table.write_text(
+        "\n".join([lines[0], *[",".join(str(CAMVID / c) for c in line.split(",")) for line in lines[1:97]]])
+    )
     val = tmp_path / "val.csv"
     lines = (CAMVID / "val.csv").read_text().splitlines()
     val.write_text("\n".join([lines[0], *[",".join(str(CAMVID / c) for c in line.split(",")) for line in lines[1:21]]]))

@@ -54,7 +54,14 @@ def test_configuration_is_valid_as_printed():
 
 def test_six_commands_in_their_order(place):
     lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("segdeploy ")]
-    assert [shlex.split(line)[1] for line in lines] == ["train", "evaluate", "predict", "export", "predict", "benchmark"]
+    assert [shlex.split(line)[1] for line in lines] == [
+        "train",
+        "evaluate",
+        "predict",
+        "export",
+        "predict",
+        "benchmark",
+    ]
     env = {**os.environ, "CXX": "no-compiler"}  # compiling takes a minute and is not what this test is about
     for line in lines:
         words = [sys.executable, "-m", "segdeploy", *shlex.split(line)[1:]]
@@ -72,7 +79,9 @@ def test_python_block_gives_the_commands_mask(place):
     assert (place / "bundle").exists(), "needs test_six_commands_in_their_order"
     code = blocks("python")[0] + "\nImage.fromarray(mask).save('by_hand.png')\n"
     subprocess.run([sys.executable, "-c", code], cwd=place, check=True)
-    assert (np.asarray(Image.open(place / "by_hand.png")) == np.asarray(Image.open(place / "masks2" / "some.png"))).all()
+    assert (
+        np.asarray(Image.open(place / "by_hand.png")) == np.asarray(Image.open(place / "masks2" / "some.png"))
+    ).all()
 
 
 def test_tox_commands_are_the_ci_command():

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from segdeploy.cli import options
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @click.command(name="demo")
 @options.output("demo-report", "Folder for the data, the run, the bundle and the report.")
 @click.option("--images", type=click.IntRange(min=20), default=300, show_default=True, help="Images to generate.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training part; default: the demo's configuration.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data; default: as configured.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the data.")
 def command(output: Path, images: int, epochs: int | None, seed: int) -> None:
     """The whole path on a generated data set: train, evaluate, export, verify, benchmark, report.

@@ -60,7 +60,7 @@ def parse(text: str, name: str) -> Source:
         line = e.problem_mark.line + 1 if e.problem_mark else 1
         said = ", ".join(part for part in (e.context, e.problem) if part)
         raise ConfigError(f"{name}:{line}: not valid YAML: {said}") from e
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError, OverflowError) as e:  # the last two of escapes that are no character
         raise ConfigError(f"{name}: not valid YAML: {str(e).splitlines()[0]}") from e
     except RecursionError as e:
         raise ConfigError(f"{name}: nested too deeply; at most {MAX_DEPTH} levels are allowed") from e

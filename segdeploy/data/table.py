@@ -66,6 +66,8 @@ def _from_csv(path: Path, image: str, mask: str, split: str) -> list[Sample]:
             reader = csv.DictReader(handle)
             columns = list(reader.fieldnames or ())
             rows = [(reader.line_num, row) for row in reader]
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read: {e.strerror or e}") from e
     except (UnicodeDecodeError, csv.Error) as e:
         raise DataError(f"{path}: expected a CSV file in UTF-8: {e}") from e
     for column in (image, mask):

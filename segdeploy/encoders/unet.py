@@ -42,9 +42,7 @@ class UNetEncoder(nn.Module):
             nn.Sequential(_conv(i, o, s, norm), _conv(o, o, 1, norm))
             for i, o, s in zip(incoming, widths, strides, strict=True)
         )
-        self.features = tuple(
-            FeatureMap(channels=w, stride=config.stem_stride << i) for i, w in enumerate(widths)
-        )
+        self.features = tuple(FeatureMap(channels=w, stride=config.stem_stride << i) for i, w in enumerate(widths))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Two convolutions per level; the first of each coarser one halves the resolution."""

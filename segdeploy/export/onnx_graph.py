@@ -97,14 +97,14 @@ def fix_scales(model: onnx.ModelProto) -> None:
     A Resize whose sizes are not known, or whose factor is not whole, stays as it is.
     """
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    sides = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*inferred.value_info, *inferred.output)}
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred.value_info}
     for node in model.graph.node:
         if node.op_type != "Resize" or len(node.input) < 4 or not node.input[3]:
             continue
-        before, after = sides.get(node.input[0], []), sides.get(node.output[0], [])
-        if len(before) != 4 or len(after) != 4 or not all(before[2:]) or any(a % b for a, b in zip(after[2:], before[2:])):
+        before, after = shapes.get(node.input[0], [])[2:], shapes.get(node.output[0], [])[2:]
+        if len(before) != 2 or len(after) != 2 or not all(before) or after[0] % before[0] or after[1] % before[1]:
             continue
-        scales = np.array([1, 1, after[2] / before[2], after[3] / before[3]], np.float32)
+        scales = np.array([1, 1, after[0] // before[0], after[1] // before[1]], np.float32)
         name = f"{node.output[0]}.scales"
         model.graph.initializer.append(onnx.numpy_helper.from_array(scales, name))
         del node.input[2:]

@@ -59,7 +59,8 @@ class DecoderPlugin:
     """A pyramid of feature maps to one map at the resolution where classes are told apart.
 
     `build(config, features)` gives an `nn.Module` with
-    - `forward(maps)`: the encoder's tuple -> (N, out.channels, H / out.stride, W / out.stride), the size of the level of that stride;
+    - `forward(maps)`: the encoder's tuple -> (N, out.channels, H / out.stride, W / out.stride), of the size
+      of the level of that stride;
     - `out: FeatureMap`.
 
     The class layer, the upsampling to the image's size and the argmax belong to segdeploy. `keep_fp32`

@@ -66,7 +66,11 @@ def test_accuracy_is_what_evaluate_says(result, tiny_bundle, tiny_table):
 def test_pictures_and_json(result):
     assert 1 <= len(result.pictures) <= 4
     assert [p.image_iou for p in result.pictures] == sorted(p.image_iou for p in result.pictures)
-    assert all(getattr(p, k).startswith("data:image/jpeg;base64,") for p in result.pictures for k in ("image", "truth", "predicted", "errors"))
+    assert all(
+        getattr(p, k).startswith("data:image/jpeg;base64,")
+        for p in result.pictures
+        for k in ("image", "truth", "predicted", "errors")
+    )
     assert parse_result(result.model_dump_json(), "report.json") == result
     table = benchmark_table(result)
     assert len(table.splitlines()) == 2 + len(result.rows)
@@ -119,7 +123,13 @@ def test_unknown_backend_and_nothing_to_run(tiny_bundle, tiny_run, tiny_table):
 def test_dead_worker_is_told_from_an_answer(tiny_bundle, tmp_path):
     np.save(tmp_path / "images.npy", np.zeros((2, 64, 96, 3), np.uint8))
     with WorkerProcess(1) as worker:
-        worker.ask("open", model=str(tiny_bundle), backend="onnxruntime", options={"threads": 1}, images=str(tmp_path / "images.npy"))
+        worker.ask(
+            "open",
+            model=str(tiny_bundle),
+            backend="onnxruntime",
+            options={"threads": 1},
+            images=str(tmp_path / "images.npy"),
+        )
         assert len(worker.ask("call", batch=2, calls=3)["milliseconds"]) >= 3
         with pytest.raises(RowError, match="AttributeError"):
             worker.ask("nothing")

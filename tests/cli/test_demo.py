@@ -66,7 +66,9 @@ def test_run_and_bundle_write_the_same_masks(demo, tmp_path):
     segdeploy("predict", folder / "runs" / "demo", *images, "-o", tmp_path / "run")
     segdeploy("predict", folder / "bundle", *images, "-o", tmp_path / "bundle")
     for image in images:
-        ours, theirs = (np.asarray(Image.open(tmp_path / d / image.with_suffix(".png").name)) for d in ("run", "bundle"))
+        ours, theirs = (
+            np.asarray(Image.open(tmp_path / d / image.with_suffix(".png").name)) for d in ("run", "bundle")
+        )
         assert (ours == theirs).mean() >= 0.999
 
 
@@ -107,7 +109,14 @@ def test_limits_that_are_not_kept_exit_with_three(demo, tmp_path):
         "from segdeploy.cli import main\n"
         "main(sys.argv[1:])\n"
     )
-    words = ["export", folder / "runs" / "demo", "-o", tmp_path / "bundle", "--verify", folder / "data" / "validation.csv"]
+    words = [
+        "export",
+        folder / "runs" / "demo",
+        "-o",
+        tmp_path / "bundle",
+        "--verify",
+        folder / "data" / "validation.csv",
+    ]
     done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "not as accurate as torch" in done.stderr

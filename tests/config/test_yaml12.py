@@ -173,6 +173,8 @@ def test_doubled_key(text):
         ("a: [1, 2", "f.yaml:1: not valid YAML"),
         ("a: 1\n b: 2", "f.yaml:2: not valid YAML"),
         ("a: \0", "f.yaml: not valid YAML: unacceptable character"),
+        ('a: "\\UFFFFFFFF"', "f.yaml: not valid YAML"),
+        ('a: "\\U00110000"', "f.yaml: not valid YAML: chr"),
         ("[a, b]: c", "f.yaml:1: expected a plain word as key"),
     ],
 )

@@ -53,13 +53,16 @@ def make(encoder: str, decoder: str, size: tuple[int, int] = SIZES[1]) -> tuple[
     torch.manual_seed(0)
     spec = spec_of(encoder, decoder, size)
     model = build(spec)
-    # Random weights give near-ties everywhere; a stronger class layer and moved statistics give real regions.
-    torch.nn.init.normal_(model.head.weight, std=1.0)
     model.train()
     with torch.no_grad():
         for _ in range(3):
             model(torch.randn(4, 3, 64, 96))
-    return spec, model.eval()
+        # Random weights give one class everywhere, or near-ties; centred and spread logits give real regions.
+        logits = model.eval()(torch.randn(4, 3, *size))
+        spread = logits.std((0, 2, 3), keepdim=True)
+        model.head.weight.div_(spread.view(-1, 1, 1, 1))
+        model.head.bias.sub_(logits.mean((0, 2, 3))).div_(spread.flatten())
+    return spec, model
 
 
 pairs = pytest.mark.parametrize(

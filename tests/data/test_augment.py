@@ -31,13 +31,21 @@ def generator(seed=0):
 def test_no_step_only_normalises():
     images, masks = batch()
     x, y = Augment((), SPEC)(images, masks, generator())
-    expected = (images.permute(0, 3, 1, 2) / 255 - torch.tensor(SPEC.mean).view(3, 1, 1)) / torch.tensor(SPEC.std).view(3, 1, 1)
+    expected = (images.permute(0, 3, 1, 2) / 255 - torch.tensor(SPEC.mean).view(3, 1, 1)) / torch.tensor(SPEC.std).view(
+        3, 1, 1
+    )
     torch.testing.assert_close(x, expected)
     assert y.dtype == torch.int64
     assert torch.equal(y, masks.long())
 
 
-@pytest.mark.parametrize(("step", "axis"), [(HorizontalFlip(type="random_horizontal_flip", probability=1.0), 2), (VerticalFlip(type="random_vertical_flip", probability=1.0), 1)])
+@pytest.mark.parametrize(
+    ("step", "axis"),
+    [
+        (HorizontalFlip(type="random_horizontal_flip", probability=1.0), 2),
+        (VerticalFlip(type="random_vertical_flip", probability=1.0), 1),
+    ],
+)
 def test_flip_is_exact(step, axis):
     images, masks = batch()
     x, y = Augment((step,), SPEC)(images, masks, generator())
@@ -110,7 +118,9 @@ def test_zooming_out_pads_with_ignore():
 def test_brightness_scales_and_mask_stays():
     images, masks = batch()
     images = (images * 0.5).to(torch.uint8)
-    x, y = Augment((ColorJitter(type="random_color", brightness=0.4, contrast=0.0, saturation=0.0),), SPEC)(images, masks, generator())
+    x, y = Augment((ColorJitter(type="random_color", brightness=0.4, contrast=0.0, saturation=0.0),), SPEC)(
+        images, masks, generator()
+    )
     factor = denormalise(x) / images.permute(0, 3, 1, 2)
     for one in factor:
         assert one.max() - one.min() < 0.01
@@ -120,7 +130,9 @@ def test_brightness_scales_and_mask_stays():
 
 def test_saturation_zero_to_two_keeps_grey():
     grey = torch.randint(0, 256, (4, 48, 64, 1), dtype=torch.uint8, generator=generator()).expand(-1, -1, -1, 3)
-    x, _ = Augment((ColorJitter(type="random_color", brightness=0.0, contrast=0.0, saturation=1.0),), SPEC)(grey, batch()[1], generator())
+    x, _ = Augment((ColorJitter(type="random_color", brightness=0.0, contrast=0.0, saturation=1.0),), SPEC)(
+        grey, batch()[1], generator()
+    )
     torch.testing.assert_close(denormalise(x), grey.permute(0, 3, 1, 2).float(), atol=0.05, rtol=0)
 
 

@@ -42,8 +42,7 @@ PICTURES = {
     "1-bit": (Image.fromarray(BITS), thrice(BITS * np.uint8(255))),
     "16-bit": (Image.fromarray(WIDE), thrice(np.round(WIDE / 257).astype(np.uint8))),
 }
-EVERY = {"grey", "rgb", "rgba", "la", "palette", "1-bit", "16-bit"}
-LOSSLESS = {".png": EVERY, ".tif": EVERY, ".bmp": {"grey", "rgb", "rgba", "palette", "1-bit"}}
+LOSSLESS = {".png": {*PICTURES}, ".tif": {*PICTURES}, ".bmp": {"grey", "rgb", "rgba", "palette", "1-bit"}}
 SMOOTH = {".jpg": {"grey", "rgb"}, ".webp": {"grey", "rgb"}}
 
 
@@ -138,7 +137,7 @@ def test_exif_orientation(tmp_path, orientation, suffix):
     check(path, UPRIGHT[orientation](RGB), 3 if suffix == ".jpg" else 0)
 
 
-@pytest.mark.parametrize("mode", sorted(EVERY))
+@pytest.mark.parametrize("mode", sorted(PICTURES))
 @pytest.mark.parametrize("orientation", [3, 6, 7])
 def test_orientation_of_tiff(tmp_path, orientation, mode):
     picture, expected = PICTURES[mode]

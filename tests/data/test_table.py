@@ -91,6 +91,16 @@ def test_table_that_is_no_text(tmp_path):
         read_table(tmp_path / "y.csv")
 
 
+def test_table_that_cannot_be_read(table, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    path = table("image,mask\na,b\n")
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(DataError, match=r"data\.csv: cannot be read: Permission denied"):
+        read_table(path)
+
+
 @pytest.mark.parametrize("folders", [("images", "masks"), ("image", "mask")])
 def test_folder_pair(tmp_path, folders):
     images, masks = folders

@@ -1,4 +1,4 @@
-"""Training on a few generated pictures: what it leaves behind, and that a stopped run goes on as if it had not stopped."""
+"""Training on a few generated pictures: what it leaves behind, and that a stopped run goes on as if it never had."""
 
 import json
 import os
@@ -80,7 +80,9 @@ def test_best_weights_score_what_training_said(finished, table):
 
 
 def test_second_run_gets_its_own_folder(finished, table):
-    again = train(parse_config(CONFIG, overrides=["trainer.epochs=1"]), Tables(dataset=table), finished.run.parent, device="cpu")
+    again = train(
+        parse_config(CONFIG, overrides=["trainer.epochs=1"]), Tables(dataset=table), finished.run.parent, device="cpu"
+    )
     assert again.run.name == "experiment_run_0"
 
 
@@ -150,8 +152,10 @@ def test_all_broken_files_are_named_and_nothing_is_written(table, tmp_path):
 
 
 def test_loss_that_is_no_number_stops_the_run(table, tmp_path):
-    config = parse_config(CONFIG, overrides=["trainer.learning_rate=1e30", "trainer.gradient_clipping.clipglobalnorm=null"])
-    with pytest.raises(SegdeployError, match="lower trainer.learning_rate"):
+    config = parse_config(
+        CONFIG, overrides=["trainer.learning_rate=1e30", "trainer.gradient_clipping.clipglobalnorm=null"]
+    )
+    with pytest.raises(SegdeployError, match=r"lower trainer\.learning_rate"):
         train(config, Tables(dataset=table), tmp_path, device="cpu")
 
 
@@ -171,8 +175,15 @@ def test_frozen_encoder_keeps_weights_and_statistics(table, tmp_path):
 def test_ludwigs_split_by_shares_reaches_training(table, tmp_path):
     plain = tmp_path / "plain.csv"
     rows = table.read_text().splitlines()
-    plain.write_text("\n".join(",".join(str(Path(table.parent) / c) if c.endswith(".png") else c for c in r.split(",")[:2]) for r in rows))
-    config = parse_config(CONFIG + "preprocessing: {split: {type: random, probabilities: [0.5, 0.25, 0.25]}}\n", overrides=["trainer.epochs=1"])
+    plain.write_text(
+        "\n".join(
+            ",".join(str(Path(table.parent) / c) if c.endswith(".png") else c for c in r.split(",")[:2]) for r in rows
+        )
+    )
+    config = parse_config(
+        CONFIG + "preprocessing: {split: {type: random, probabilities: [0.5, 0.25, 0.25]}}\n",
+        overrides=["trainer.epochs=1"],
+    )
     run = train(config, Tables(dataset=plain), tmp_path, device="cpu").run
     data = json.loads((run / "description.json").read_text())["data"]
     assert [data[p]["samples"] for p in ("training", "validation", "test")] == [10, 5, 5]
