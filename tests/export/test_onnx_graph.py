@@ -1,0 +1,68 @@
+"""Whole factors as constants: the same labels to the bit, and a graph that runtimes can fuse."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from segdeploy.config import parse_config
+from segdeploy.export import onnx_graph
+from segdeploy.export.onnx_graph import export_onnx
+from segdeploy.model.segmenter import from_config
+
+CONFIG = """
+input_features:
+  - name: image
+    type: image
+    preprocessing: {{height: {0}, width: {1}}}
+    encoder: {{type: timm, model_name: mobilenetv3_small_050, use_pretrained: false}}
+output_features:
+  - name: mask
+    type: image
+    preprocessing: {{num_classes: 4}}
+    decoder: {{type: fpn, num_channels: 16, merge_channels: 16, upsample_mode: {2}}}
+"""
+
+
+def exported(path, height, width, mode):
+    torch.manual_seed(0)
+    config = parse_config(CONFIG.format(height, width, mode))
+    spec, model = from_config(config, config.mask.preprocessing.class_map())
+    export_onnx(model.eval(), spec, path)
+    return onnx.load(path).graph
+
+
+def labels(path, height, width):
+    image = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": image})[0]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_whole_factors_are_constants_and_change_nothing(tmp_path, monkeypatch, mode):
+    graph = exported(tmp_path / "fixed.onnx", 64, 96, mode)
+    constants = {c.name for c in graph.initializer}
+    resizes = [n for n in graph.node if n.op_type == "Resize"]
+    assert resizes
+    assert all(len(n.input) == 3 and n.input[2] in constants for n in resizes)
+    assert "Shape" not in {n.op_type for n in graph.node}
+    monkeypatch.setattr(onnx_graph, "fix_scales", lambda model: None)
+    plain = exported(tmp_path / "plain.onnx", 64, 96, mode)
+    assert any(len(n.input) == 4 for n in plain.node if n.op_type == "Resize")
+    assert (labels(tmp_path / "fixed.onnx", 64, 96) == labels(tmp_path / "plain.onnx", 64, 96)).all()
+
+
+def test_other_factors_keep_their_sizes(tmp_path, monkeypatch):
+    graph = exported(tmp_path / "fixed.onnx", 72, 104, "nearest")
+    kinds = {len(n.input) for n in graph.node if n.op_type == "Resize"}
+    assert kinds == {3, 4}  # 72 / 8 = 9 from 18 is whole, 72 / 16 = 4.5 rounds up to 5 and is not
+    monkeypatch.setattr(onnx_graph, "fix_scales", lambda model: None)
+    exported(tmp_path / "plain.onnx", 72, 104, "nearest")
+    assert (labels(tmp_path / "fixed.onnx", 72, 104) == labels(tmp_path / "plain.onnx", 72, 104)).all()
+
+
+def test_every_constant_is_read(tmp_path):
+    graph = exported(tmp_path / "model.onnx", 64, 96, "nearest")
+    read = {name for n in graph.node for name in n.input}
+    assert [c.name for c in graph.initializer if c.name not in read] == []

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segdeploy.config import parse_config
+from segdeploy.errors import ConfigError, ModelError
+from segdeploy.model.segmenter import Deployed, build, features_of, from_config, out_of
+from segdeploy.model.spec import Preprocessing, parse_spec
+
+CONFIG = """
+input_features:
+  - name: image
+    type: image
+    preprocessing: {{height: 64, width: 96{more}}}
+    encoder: {{type: unet, base_channels: 4}}
+output_features:
+  - name: mask
+    type: image
+    preprocessing: {{num_classes: 3}}
+    decoder: {{type: {decoder}}}
+"""
+
+
+def make(decoder="unet", more=""):
+    config = parse_config(CONFIG.format(decoder=decoder, more=more))
+    return from_config(config, config.mask.preprocessing.class_map())
+
+
+def test_deployed_is_normalise_then_segment_then_argmax():
+    class Channels(nn.Module):
+        def forward(self, x):
+            self.seen = x
+            return x
+
+    inner = Channels()
+    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+    module = Deployed(inner, Preprocessing(height=5, width=7, resize="stretch", mean=mean, std=std))
+    image = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    mask = module(torch.from_numpy(image)).numpy()
+    expected = (image / 255 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(inner.seen.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
+    assert mask.dtype == np.uint8
+    assert (mask == inner.seen.numpy().argmax(1)).all()
+
+
+def test_ties_go_to_the_first_class():
+    module = Deployed(nn.Identity(), Preprocessing(height=2, width=2, resize="stretch", mean=(0, 0, 0), std=(1, 1, 1)))
+    assert module(torch.full((1, 2, 2, 3), 7, dtype=torch.uint8)).tolist() == [[[0, 0], [0, 0]]]
+
+
+def test_description_rebuilds_the_model():
+    spec, model = make()
+    again = build(parse_spec(spec.to_json(), "spec"))
+    again.load_state_dict(model.state_dict())
+    x = torch.randn(1, 3, 64, 96)
+    assert torch.equal(model.eval()(x), again.eval()(x))
+    assert (spec.encoder.distribution, spec.encoder.name) == ("segdeploy", "unet")
+
+
+def test_normalisation_is_the_configurations_then_the_encoders():
+    assert make(more=", mean: [0.5, 0.25, 0.125], std: [1, 2, 3]")[0].preprocessing.mean == (0.5, 0.25, 0.125)
+    assert make()[0].preprocessing.mean == (0.485, 0.456, 0.406)
+
+
+def test_decoder_that_cannot_use_the_levels():
+    config = parse_config(CONFIG.format(decoder="fpn", more=""), overrides=["encoder.num_stages=1"])
+    with pytest.raises(ConfigError, match=r"decoder fpn: needs 2 or more levels .* gives 1, 2"):
+        from_config(config, config.mask.preprocessing.class_map())
+
+
+def test_part_that_is_not_installed_names_its_package():
+    spec, _ = make()
+    lost = spec.model_copy(
+        update={"decoder": spec.decoder.model_copy(update={"name": "unett", "distribution": "acme"})}
+    )
+    with pytest.raises(ModelError, match=r"did you mean 'unet'.*unett of acme"):
+        build(lost)
+
+
+def test_parts_that_break_the_contract_are_named():
+    with pytest.raises(TypeError, match="features: expected a tuple of FeatureMap"):
+        features_of(nn.Identity())
+    with pytest.raises(TypeError, match="out: expected a FeatureMap"):
+        out_of(nn.Identity())
+
+
+def test_description_from_elsewhere_is_one_line():
+    with pytest.raises(ModelError, match=r"model\.json: not a model description"):
+        parse_spec("{}", "model.json")
