@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -41,9 +42,11 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         part.chmod(0o666 & ~umask)  # mkstemp makes files private; a model is meant to be read
         part.replace(path)
-    except BaseException:
+    except BaseException as e:
         with suppress(FileNotFoundError):
             part.unlink()
+        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SegdeployError(f"{path}: cannot be written: {e.strerror}") from e
         raise
 
 

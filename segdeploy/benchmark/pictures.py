@@ -26,19 +26,18 @@ if TYPE_CHECKING:
     from segdeploy.model.spec import ModelSpec
 
 WIDTH = 360
-COUNT = 4
 _ERROR = (220, 40, 40)
 _UNLABELLED = (112, 128, 160)
 
 
 def make_pictures(
-    samples: Sequence[Sample], spec: ModelSpec, labels: Path | None, scores: Sequence[float | None]
+    samples: Sequence[Sample], spec: ModelSpec, labels: Path | None, scores: Sequence[float | None], count: int
 ) -> list[Picture]:
-    """Four images from the worst to the best by their own mean IoU; `labels` holds NNNNNN.png per sample."""
-    if labels is None:
+    """`count` images from the worst to the best by their own mean IoU; `labels` holds NNNNNN.png per sample."""
+    if labels is None or count == 0:
         return []
     ranked = sorted((s, i) for i, s in enumerate(scores) if s is not None)
-    places = np.unique(np.linspace(0, len(ranked) - 1, min(COUNT, len(ranked))).round().astype(int))
+    places = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))
     pictures = []
     for place in places:
         score, index = ranked[int(place)]

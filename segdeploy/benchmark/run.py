@@ -78,6 +78,7 @@ def run_benchmark(
     compile: bool = True,  # noqa: A002  (torch's word for it)
     device: str = "auto",
     at: At = "mask",
+    pictures: int = 4,
     command: str = "",
     progress: Progress = lambda what, done, total: None,
 ) -> BenchmarkResult:
@@ -91,6 +92,7 @@ def run_benchmark(
         compile: whether to add torch.compile where a C++ compiler is found.
         device: "auto", "cpu" or "cuda".
         at: where accuracy is measured, see `segdeploy.evaluate`.
+        pictures: how many example images the result carries; 0 for data that must not travel.
         command: the command line, for the report.
         progress: called with (what, done, total).
 
@@ -117,7 +119,7 @@ def run_benchmark(
         baseline = _pick_baseline(entries, settings.batches[0])
         accuracy = _accuracy(entries, bundle)
         rows = [_row(e, b, bundle, threads, baseline) for b in settings.batches for e in entries]
-        pictures = make_pictures(samples, bundle.spec, *_shown(entries, folder))
+        shown = make_pictures(samples, bundle.spec, *_shown(entries, folder), pictures)
     load = machine["load_average"]
     if load is not None and load > 0.5:
         notes.append(f"other work was running when the benchmark began (load average {load}); expect noise")
@@ -138,7 +140,7 @@ def run_benchmark(
         machine=machine,
         rows=tuple(rows),
         accuracy=tuple(accuracy),
-        pictures=tuple(pictures),
+        pictures=tuple(shown),
         verification=bundle.file.verification if bundle.file else (),
         notes=tuple(notes),
     )

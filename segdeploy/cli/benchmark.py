@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option("--at", type=click.Choice(["mask", "model"]), default="mask", show_default=True,
               help="Count pixels at each mask's own size, or at the network's.")  # fmt: skip
+@click.option("--pictures", type=click.IntRange(min=0), default=4, show_default=True, help="Examples in the report.")
 @options.threads
 @options.device
 @options.output("report", "Folder for report.json, report.md and report.html.")
@@ -37,6 +38,7 @@ def command(
     rounds: int | None,
     compile_: bool,
     at: str,
+    pictures: int,
     threads: int | None,
     device: str,
     output: Path,
@@ -58,6 +60,7 @@ def command(
             compile=compile_,
             device=device,
             at="model" if at == "model" else "mask",
+            pictures=pictures,
             command=shlex.join(["segdeploy", *sys.argv[1:]]),
             progress=step,
         )

@@ -30,6 +30,7 @@ class TorchRunner(Runner):
 
         self.options = options
         self.device = torch.device(device)
+        self._threads_before = torch.get_num_threads()
         torch.set_num_threads(options.thread_count)
         self.module: Any = module.eval().to(self.device)
         if options.variant in ("channels_last", "compile"):
@@ -61,9 +62,10 @@ class TorchRunner(Runner):
         }
 
     def close(self) -> None:
-        """Forget the module; on CUDA the cached memory goes back to the driver."""
+        """Forget the module and restore the thread count; on CUDA the cached memory goes back to the driver."""
         import torch
 
+        torch.set_num_threads(self._threads_before)
         del self.module
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -138,8 +138,11 @@ def _checked_parts(config: RunConfig, tables: Tables) -> tuple[dict[Part, list[S
     everything = [s for part in parts.values() for s in part]
     with progress("checking images and masks") as step:
         scan(everything, classes, step)
-    # Frequencies come from the training part alone.
-    return parts, scan(parts["training"], classes)
+    report = scan(parts["training"], classes)  # frequencies come from the training part alone
+    absent = [name for name, count in zip(classes.names, report.pixels, strict=True) if not count]
+    if absent:
+        log.warning("no training mask holds the class(es) %s; check ignore_index and encoding", ", ".join(absent))
+    return parts, report
 
 
 def _tables_from(described: dict[str, str | None]) -> Tables:
