@@ -19,6 +19,9 @@ from segdeploy.progress import progress, say
 if TYPE_CHECKING:
     from pathlib import Path
 
+MARKER = ".segdeploy-demo"
+_CHILDREN = {MARKER, "demo.yaml", "data", "runs", "bundle", "masks", "report"}
+
 
 def run_demo(output: Path, *, images: int = 300, epochs: int | None = None, seed: int = 0) -> Path:
     """Generate data into `output/data`, then train, evaluate, export, verify, benchmark.
@@ -30,6 +33,7 @@ def run_demo(output: Path, *, images: int = 300, epochs: int | None = None, seed
         SegdeployError: `output` is taken by something else, or a step failed; the step has said why.
     """
     _clear(output)
+    write_text(output / MARKER, "made by segdeploy demo; a later demo replaces it\n")
     started = time.monotonic()
     say(f"generating {images} images in {output / 'data'}")
     with progress("generating") as step:
@@ -51,8 +55,11 @@ def _clear(output: Path) -> None:
     """An earlier demo is replaced; anything else is left alone."""
     if not output.exists():
         return
-    if not (output / "demo.yaml").is_file() and any(output.iterdir()):
-        raise SegdeployError(f"{output}: is there already and is no demo; choose another -o")
+    if not output.is_dir():
+        raise SegdeployError(f"{output}: is a file; choose another -o")
+    found = {p.name for p in output.iterdir()}
+    if found and (MARKER not in found or found - _CHILDREN):
+        raise SegdeployError(f"{output}: is there already and holds more than a demo; choose another -o")
     shutil.rmtree(output)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,13 @@ def available_cores() -> int:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory (GiB), system, Python and load average, as JSON-ready values."""
+    """Processor, cores, memory (GiB), GPUs, system, Python and load average, as JSON-ready values."""
     return {
         "cpu": _cpu_name(),
         "cpu_features": _cpu_features(),
         "cores": available_cores(),
         "memory_gib": _memory_gib(),
+        "gpus": _gpus(),
         "os": platform.platform(terse=True),
         "python": platform.python_version(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -62,6 +64,25 @@ def _cpu_features() -> list[str]:
     known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
     flags = set(_cpuinfo("flags").split())
     return [name for name in known if name in flags]
+
+
+def _gpus() -> list[str]:
+    """Name, memory and driver of each NVIDIA GPU, as nvidia-smi says; empty without one."""
+    words = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+def free_memory() -> int:
+    """Bytes of memory that a new program could have; a large number where the system does not say."""
+    try:  # unlike sysconf's free pages, this counts the page cache that would make room
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+    except (OSError, StopIteration, ValueError):
+        return 1 << 62
 
 
 def _memory_gib() -> float | None:

@@ -44,7 +44,7 @@ class WorkerProcess:
         )
         self._pending = b""
 
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+    def ask(self, do: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
         """Send a line, wait for its answer; RowError when the worker fails, dies or takes too long."""
         assert self._process.stdin is not None
         try:
@@ -52,20 +52,20 @@ class WorkerProcess:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise RowError(self._died()) from None
-        answer: dict[str, Any] = json.loads(self._read_line(do))
+        answer: dict[str, Any] = json.loads(self._read_line(do, timeout or self.timeout))
         if "error" in answer:
             raise RowError(answer["error"])
         return answer
 
-    def _read_line(self, do: str) -> bytes:
+    def _read_line(self, do: str, timeout: float) -> bytes:
         assert self._process.stdout is not None
-        ends = time.monotonic() + self.timeout
+        ends = time.monotonic() + timeout
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._pending:
                 if not selector.select(max(0.0, ends - time.monotonic())):
                     self._process.kill()
-                    raise RowError(f"no answer to {do!r} within {self.timeout:.0f} s; stopped")
+                    raise RowError(f"no answer to {do!r} within {timeout:.0f} s; stopped")
                 piece = os.read(self._process.stdout.fileno(), 1 << 16)
                 if not piece:
                     raise RowError(self._died())

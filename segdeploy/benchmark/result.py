@@ -125,7 +125,7 @@ class BenchmarkResult(Frozen):
     rounds: int
     warmup: int
     baseline: str
-    """The row that speed-ups are quoted against: the fastest torch row without a compiler at batch 1."""
+    """The row that speed-ups are quoted against: the fastest torch row without a compiler at the smallest batch."""
     machine: dict[str, Any]
     """cpu, cpu_features, cores, memory_gib, os, python, load_average, packages {name: version}."""
     rows: tuple[Row, ...]

@@ -18,9 +18,11 @@ from segdeploy.benchmark.pictures import make_pictures
 from segdeploy.benchmark.process import RowError, WorkerProcess
 from segdeploy.benchmark.result import Accuracy, BenchmarkResult, ClassScore, Row
 from segdeploy.benchmark.timing import latency, paired_ratio
+from segdeploy.config.load import read_run_config
 from segdeploy.config.schema import Benchmark
 from segdeploy.data.images import read_image
 from segdeploy.data.resize import resize_image
+from segdeploy.data.scan import scan
 from segdeploy.data.table import fingerprint, read_table
 from segdeploy.environment import available_cores, describe_machine
 from segdeploy.errors import ConfigError, ModelError
@@ -58,12 +60,12 @@ class _Entry:
     memory: dict[int, float] = field(default_factory=dict)
     scored: dict[str, Any] | None = None
 
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any] | None:
+    def ask(self, do: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any] | None:
         """The worker's answer; None, and a reason kept, when it failed."""
         if self.worker is None or self.reason is not None:
             return None
         try:
-            return self.worker.ask(do, **arguments)
+            return self.worker.ask(do, timeout, **arguments)
         except RowError as e:
             self.reason = str(e)
             return None
@@ -105,6 +107,10 @@ def run_benchmark(
     samples = read_table(table, bundle.spec.image_column, bundle.spec.mask_column)
     machine = describe_machine()
     notes: list[str] = []
+    # A broken file is found now, not after minutes of timing.
+    progress("checking the table", 0, 1)
+    scan(samples, bundle.spec.classes)
+    data_sha256 = fingerprint(samples)
     entries = _entries(bundle, backends, compile, notes)
     if not entries:
         raise ModelError(f"{bundle.path}: no backend has a file in it to run")
@@ -115,11 +121,16 @@ def run_benchmark(
             progress("opening", number, len(entries))
             _open(entry, bundle, threads, device, folder, stack)
         _time(entries, settings, progress)
-        _score(entries, bundle, table, at, folder, progress)
-        baseline = _pick_baseline(entries, settings.batches[0])
+        _score(entries, table, len(samples), at, folder, progress)
+        baseline = _pick_baseline(entries, min(settings.batches))
         accuracy = _accuracy(entries, bundle)
-        rows = [_row(e, b, bundle, threads, baseline) for b in settings.batches for e in entries]
+        rows = [_row(e, b, bundle, threads, settings.rounds, baseline) for b in settings.batches for e in entries]
         shown = make_pictures(samples, bundle.spec, *_shown(entries, folder), pictures)
+    for entry in entries:
+        if entry.scored is None and entry.rounds and entry.reason:
+            notes.append(f"{entry.name} was timed, but not scored: {entry.reason}")
+    if policy := os.environ.get("OMP_WAIT_POLICY"):
+        notes.append(f"OMP_WAIT_POLICY={policy} was set, which changes torch's rows")
     load = machine["load_average"]
     if load is not None and load > 0.5:
         notes.append(f"other work was running when the benchmark began (load average {load}); expect noise")
@@ -131,7 +142,7 @@ def run_benchmark(
         spec=bundle.spec,
         table=table.name,
         images=len(samples),
-        data_sha256=fingerprint(samples),
+        data_sha256=data_sha256,
         measured_at=at,
         threads=threads,
         rounds=settings.rounds,
@@ -220,13 +231,16 @@ def _time(entries: list[_Entry], settings: Benchmark, progress: Progress) -> Non
                 entry.memory[batch] = memory["peak_memory_mib"]
 
 
-def _score(entries: list[_Entry], bundle: Bundle, table: Path, at: At, folder: Path, progress: Progress) -> None:
+def _score(entries: list[_Entry], table: Path, images: int, at: At, folder: Path, progress: Progress) -> None:
     reference: str | None = None
     for number, entry in enumerate(entries):
         progress(f"scoring {entry.name}", number, len(entries))
         labels = folder / f"labels{number}"
         labels.mkdir()
-        entry.scored = entry.ask("accuracy", table=str(table), at=at, labels=str(labels), reference=reference)
+        # A minute for the start, and for each image far more than its own measured time.
+        slowest = max((ms for turns in entry.rounds.values() for turn in turns for ms in turn), default=0.0)
+        limit = 60 + images * (5 + slowest / 100)
+        entry.scored = entry.ask("accuracy", limit, table=str(table), at=at, labels=str(labels), reference=reference)
         if reference is None and entry.scored is not None and entry.backend == "torch":
             reference = str(labels)
             entry.scored["agreement"] = 1.0
@@ -235,15 +249,11 @@ def _score(entries: list[_Entry], bundle: Bundle, table: Path, at: At, folder: P
 
 def _pick_baseline(entries: list[_Entry], batch: int) -> _Entry | None:
     """The fastest of torch's rows that need no compiler."""
-    able = [
-        e
-        for e in entries
-        if e.backend == "torch" and e.variant != "compile" and e.reason is None and e.rounds.get(batch)
-    ]
+    able = [e for e in entries if e.backend == "torch" and e.variant != "compile" and e.rounds.get(batch)]
     return min(able, key=lambda e: float(np.median(np.concatenate(e.rounds[batch]))), default=None)
 
 
-def _row(entry: _Entry, batch: int, bundle: Bundle, threads: int, baseline: _Entry | None) -> Row:
+def _row(entry: _Entry, batch: int, bundle: Bundle, threads: int, expected: int, baseline: _Entry | None) -> Row:
     plugin = registry.backend(entry.backend)
     file = bundle.find(plugin.artifact)
     described = entry.opened.get("runner", {})
@@ -262,11 +272,11 @@ def _row(entry: _Entry, batch: int, bundle: Bundle, threads: int, baseline: _Ent
         first_call_seconds=entry.first_call.get(batch),
         peak_memory_mib=entry.memory.get(batch),
     )
-    if entry.reason is not None or not rounds:
-        return row.model_copy(update={"status": "failed", "reason": entry.reason or "no round was measured"})
+    if len(rounds) < expected:
+        return row.model_copy(update={"status": "failed", "reason": entry.reason or "not every round was measured"})
     found = latency([ms for turn in rounds for ms in turn])
     ratio: tuple[float | None, float | None, float | None] = (None, None, None)
-    if baseline is not None and len(baseline.rounds[batch]) == len(rounds):
+    if baseline is not None and len(baseline.rounds.get(batch) or []) == len(rounds):
         ratio = paired_ratio(baseline.rounds[batch], rounds)
     return row.model_copy(
         update={
@@ -334,12 +344,12 @@ def benchmark_settings(bundle: Bundle, changes: dict[str, Any]) -> Benchmark:
     `batches` may be a word like "1,4". Raises ConfigError for a value out of bounds.
     """
     kept = bundle.file.benchmark if bundle.file else {}
-    if (file := bundle.path / "config.json").is_file():
-        kept = json.loads(file.read_bytes()).get("benchmark", {})
+    if (config := read_run_config(bundle.path)) is not None:
+        kept = config.benchmark.model_dump(mode="json")
     given = {k: v for k, v in changes.items() if v is not None}
-    try:
-        if "batches" in given:
-            given["batches"] = [int(b) for b in str(given["batches"]).split(",")]
-        return Benchmark.model_validate_json(json.dumps({**kept, **given}))
-    except ValueError as e:  # pydantic's ValidationError is one, int()'s complaint is another
-        raise ConfigError(f"--batches {changes.get('batches')}: expected whole numbers from 1, such as 1,4") from e
+    if "batches" in given:
+        words = str(given["batches"]).split(",")
+        if not all(w.strip().isdecimal() and int(w) > 0 for w in words):
+            raise ConfigError(f"--batches {given['batches']}: expected whole numbers from 1, such as 1,4")
+        given["batches"] = [int(w) for w in words]
+    return Benchmark.model_validate_json(json.dumps({**kept, **given}))

@@ -67,10 +67,19 @@ def cli(verbose: int) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run a command. Exit codes: 0 done, 2 bad input or a missing part, 3 a limit not kept, 1 a bug (traceback)."""
     try:
-        cli.main(args, prog_name="segdeploy", standalone_mode=True)
+        code = cli.main(args, prog_name="segdeploy", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except SegdeployError as e:
         click.echo(f"segdeploy: {e}", err=True)
         sys.exit(e.exit_code)
-    except KeyboardInterrupt:
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except (click.Abort, KeyboardInterrupt):
         click.echo("segdeploy: stopped", err=True)
         sys.exit(130)
+    except OSError as e:
+        if e.filename is None:
+            raise
+        click.echo(f"segdeploy: {os.fsdecode(e.filename)}: {e.strerror}", err=True)
+        sys.exit(2)

@@ -76,6 +76,22 @@ def parse_config(text: str, name: str = "config", overrides: Sequence[str] = ())
     return config.model_copy(update={"input_features": (image,), "output_features": (mask,)})
 
 
+def read_run_config(run: Path) -> RunConfig | None:
+    """The configuration that a run folder keeps; None where `run` is no run folder.
+
+    Raises:
+        ConfigError: somebody edited it and made a mistake.
+    """
+    file = run / "config.json"
+    if not file.is_file() or not (run / "model.json").is_file():
+        return None
+    try:
+        return RunConfig.model_validate_json(file.read_bytes())
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        raise ConfigError(f"{file}: {_dotted(tuple(first['loc']))}: {first['msg']}") from e
+
+
 def _override(source: Source, word: str) -> None:
     key, equals, text = word.partition("=")
     if not equals or not key:

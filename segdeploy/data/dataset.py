@@ -10,6 +10,7 @@ import numpy as np
 from segdeploy.data.images import read_image
 from segdeploy.data.masks import read_mask
 from segdeploy.data.resize import resize_image, resize_mask
+from segdeploy.environment import free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 CACHE_BYTES = 4 << 30
+"""At most this much is kept, and at most half of the memory that was free at the start."""
 
 
 class Dataset:
@@ -31,7 +33,7 @@ class Dataset:
         self.samples = samples
         self.spec = spec
         self._cache: dict[int, Pair] = {}
-        self._room = cache_bytes
+        self._room = min(cache_bytes, free_memory() // 2)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from segdeploy.data.table import Sample
 
 _LOOKED_AT = 64
-_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,10 @@ def resolve_encoding(samples: Sequence[Sample], classes: ClassMap) -> ClassMap:
 
 
 def scan(
-    samples: Sequence[Sample], classes: ClassMap, progress: Callable[[int, int], None] | None = None
+    samples: Sequence[Sample],
+    classes: ClassMap,
+    progress: Callable[[int, int], None] | None = None,
+    what: str = "masks",
 ) -> ScanReport:
     """Decode every image and mask once.
 
@@ -86,9 +88,10 @@ def scan(
         samples: all of training, validation and test.
         classes: with a settled encoding.
         progress: called with (done, total).
+        what: what the samples' masks are called in messages.
 
     Raises:
-        DataError: one line for each file that is missing or broken, mask value that no class owns, and
+        DataError: no labelled pixel in all of them, or one line for each file that is missing or broken, mask value that no class owns, and
             pair whose sizes differ.
     """
     workers = min(8, (os.cpu_count() or 1) * 2)
@@ -112,10 +115,9 @@ def scan(
             if progress is not None:
                 progress(done, len(samples))
     if faults:
-        more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise DataError(f"{broken} of {len(samples)} samples cannot be used:\n" + "\n".join(faults[:_SHOWN]) + more)
+        raise DataError(f"{broken} of {len(samples)} samples cannot be used:\n" + "\n".join(faults))
     if not pixels.any():
-        raise DataError("the masks hold no labelled pixel; check `ignore_index` and the classes")
+        raise DataError(f"the {what} hold no labelled pixel; check `ignore_index` and the classes")
     return ScanReport(classes, pixels, ignored, present, sizes)
 
 

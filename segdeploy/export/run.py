@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from segdeploy import bundle
 from segdeploy.bundle import Artifact, Bundle, BundleFile
 from segdeploy.checkpoint import load_weights
-from segdeploy.config.schema import Export, RunConfig
+from segdeploy.config.load import read_run_config
+from segdeploy.config.schema import Export
 from segdeploy.data.table import read_table
 from segdeploy.environment import versions
 from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
@@ -48,7 +49,7 @@ def export_run(
     limits: Export | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportResult:
-    """Write the bundle `output` from a run folder; an older bundle there is replaced in one step.
+    """Write the bundle `output` from a run folder; an older bundle there is replaced once the new one is whole.
 
     Args:
         run: a folder of `segdeploy train`.
@@ -120,7 +121,7 @@ def add_engine(made: Bundle) -> Bundle:
 
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output` that takes its place at the end; removed on an exception."""
+    """A temporary folder beside `output` that takes its place at the end; on an exception `output` is as it was."""
     if (
         output.exists()
         and not (output / bundle.BUNDLE_FILE).is_file()
@@ -135,23 +136,18 @@ def _new_folder(output: Path) -> Iterator[Path]:
         if output.exists():
             old = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.old."))
             output.rename(old / "bundle")
-            folder.rename(output)
-            shutil.rmtree(old)
+            try:
+                folder.rename(output)
+            except OSError:
+                (old / "bundle").rename(output)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             folder.rename(output)
     finally:
         if folder.exists():
             shutil.rmtree(folder)
-
-
-def read_run_config(run: Path) -> RunConfig | None:
-    """The configuration that a run folder keeps; None where there is none."""
-    file = run / "config.json"
-    try:
-        return RunConfig.model_validate_json(file.read_bytes()) if file.is_file() else None
-    except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        raise ModelError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
 
 
 def export_limits(run: Path, changes: dict[str, Any]) -> Export:

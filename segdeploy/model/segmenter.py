@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdeploy.errors import ModelError, SegdeployError
+from segdeploy.errors import ConfigError, ModelError, SegdeployError
 from segdeploy.model.spec import ModelSpec, Part, Preprocessing
 from segdeploy.plugin import FeatureMap, registry
 
@@ -110,7 +110,24 @@ def from_config(config: RunConfig, classes: ClassMap) -> tuple[ModelSpec, Segmen
         image_column=config.image.column or config.image.name,
         mask_column=config.mask.column or config.mask.name,
     )
-    return spec, Segmenter(encoder, decoder, len(classes))
+    segmenter = Segmenter(encoder, decoder, len(classes))
+    crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]
+    _try_sizes(segmenter, {(wanted.height, wanted.width), *crops})
+    return spec, segmenter
+
+
+def _try_sizes(segmenter: Segmenter, sizes: set[tuple[int, int]]) -> None:
+    """One forward pass at each size, so that a network that cannot take it is refused before anything is written."""
+    training = segmenter.training
+    segmenter.eval()
+    for height, width in sorted(sizes):
+        try:
+            with torch.no_grad():
+                segmenter(torch.zeros(1, 3, height, width))
+        except (RuntimeError, AssertionError, ValueError, IndexError) as e:
+            first = (str(e).splitlines() or [type(e).__name__])[0]
+            raise ConfigError(f"the model cannot take {width}x{height} images; choose another size: {first}") from e
+    segmenter.train(training)
 
 
 def _part(kind: Kind, raw: dict[str, Any]) -> tuple[Part, Section]:
@@ -118,6 +135,8 @@ def _part(kind: Kind, raw: dict[str, Any]) -> tuple[Part, Section]:
     known = registry.catalogue(kind)
     section = known.plugins[raw["type"]].config.model_validate_json(json.dumps(values))
     owner = known.owners[raw["type"]]
+    if "weights" in values:
+        values["weights"] = None  # a path of this machine; the model carries its own weights from here on
     return Part(name=raw["type"], config=values, distribution=owner.distribution, version=owner.version), section
 
 

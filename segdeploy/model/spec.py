@@ -5,7 +5,6 @@ The same JSON lies beside the weights, in the bundle, in the ONNX file's metadat
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
@@ -63,8 +62,3 @@ def parse_spec(text: str | bytes, name: str) -> ModelSpec:
         first = e.errors(include_url=False)[0]
         place = ".".join(str(step) for step in first["loc"])
         raise ModelError(f"{name}: not a model description of this segdeploy: {place}: {first['msg']}") from e
-
-
-def spec_from_dict(value: dict[str, Any], name: str) -> ModelSpec:
-    """The same from JSON that is already parsed."""
-    return parse_spec(json.dumps(value), name)

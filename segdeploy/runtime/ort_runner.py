@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import TYPE_CHECKING, Any
 
-from segdeploy.errors import MissingPartError, ModelError
+from segdeploy.errors import MissingPartError, ModelError, SegdeployError
 from segdeploy.plugin import Availability, BackendPlugin, hookimpl
 from segdeploy.runtime.runner import Runner, RunnerOptions
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
     from segdeploy.bundle import Bundle
 
+log = logging.getLogger(__name__)
+
+# Integers that say how large a tensor is; onnxruntime keeps them on the CPU on purpose.
+_SHAPE_OPERATORS = {"Shape", "Concat", "Gather", "Slice", "Unsqueeze", "Squeeze", "Cast"}
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -29,22 +34,38 @@ class OrtRunner(Runner):
 
         self.options = options
         self.provider = _pick_provider(options.device, ort.get_available_providers())
+        try:
+            self.session = self._open(path)
+        except SegdeployError as e:
+            if options.device != "auto" or self.provider == _PROVIDERS["cpu"]:
+                raise
+            log.warning("%s; going on with the CPU, as --device auto allows", e)
+            self.provider = _PROVIDERS["cpu"]
+            self.session = self._open(path)
+        self._check_interface(path)
+
+    def _open(self, path: Path) -> Any:
+        import onnxruntime as ort
+
         settings = ort.SessionOptions()
-        settings.intra_op_num_threads = options.thread_count
+        settings.intra_op_num_threads = self.options.thread_count
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
-        if self.provider != "CPUExecutionProvider":
-            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        on_cpu = self.provider == _PROVIDERS["cpu"]
+        if not on_cpu:
+            settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        # TF32 is on by default on CUDA, and FP32 is meant to be FP32.
+        provider = self.provider if on_cpu else (self.provider, {"use_tf32": "0"})
         try:
-            self.session = ort.InferenceSession(str(path), settings, providers=[self.provider])
+            session = ort.InferenceSession(str(path), settings, providers=[provider])
         except Exception as e:  # onnxruntime's errors have no common base of their own
-            raise ModelError(
-                f"{path}: onnxruntime cannot load it on {self.provider}: {str(e).splitlines()[0][:300]}"
-            ) from e
-        active = self.session.get_providers()[0]
+            raise ModelError(f"{path}: onnxruntime cannot load it on {self.provider}: {_first_line(e)}") from e
+        active = session.get_providers()[0]
         if active != self.provider:
             raise MissingPartError(f"onnxruntime fell back to {active}, although {self.provider} was asked for")
-        self._check_interface(path)
+        if not on_cpu:
+            _check_assignment(session, self.provider, path)
+        return session
 
     def _check_interface(self, path: Path) -> None:
         found = [(v.name, v.type, len(v.shape)) for v in (*self.session.get_inputs(), *self.session.get_outputs())]
@@ -87,6 +108,23 @@ def _pick_provider(device: str, present: list[str]) -> str:
     return wanted
 
 
+def _check_assignment(session: Any, provider: str, path: Path) -> None:
+    """Refuse a session whose real work was put on another provider; shape arithmetic on the CPU is by design."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise MissingPartError(f"{path}: this onnxruntime cannot say which provider runs what; install a newer one")
+    parts = [p for p in session.get_provider_graph_assignment_info() if p.ep_name != provider]
+    strays = {node.op_type for part in parts for node in part.get_nodes()} - _SHAPE_OPERATORS
+    if strays:
+        raise MissingPartError(
+            f"{path}: {provider} leaves {', '.join(sorted(strays))} to the CPU; "
+            "a newer onnxruntime-gpu may have them, or use --device cpu"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
 def spec_text(path: Path) -> str:
     """The model description inside an ONNX file's metadata, read without the onnx package.
 
@@ -105,7 +143,7 @@ def spec_text(path: Path) -> str:
     try:
         session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as e:
-        raise ModelError(f"{path}: not an ONNX model that onnxruntime reads: {str(e).splitlines()[0][:300]}") from e
+        raise ModelError(f"{path}: not an ONNX model that onnxruntime reads: {_first_line(e)}") from e
     found: str | None = session.get_modelmeta().custom_metadata_map.get("segdeploy.spec")
     if found is None:
         raise ModelError(

@@ -79,6 +79,10 @@ def pick_device(wanted: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise MissingPartError("device cuda: torch finds no CUDA device here; use --device cpu")
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        raise MissingPartError(f"device {wanted}: expected auto, cpu or cuda: {str(e).splitlines()[0][:120]}") from e
     return wanted
 
 
@@ -102,6 +106,11 @@ def open_torch(bundle: Bundle, options: RunnerOptions) -> TorchRunner:
         raise ModelError(f"{bundle.path}: holds no torch weights of precision {options.precision}")
     segmenter = build(bundle.spec)
     load_weights(bundle.path / artifact.file, segmenter)
+    import torch
+
+    # FP32 is meant to be FP32: on CUDA both would round to TF32's ten bits.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     return TorchRunner(Deployed(segmenter, bundle.spec.preprocessing), pick_device(options.device), options)
 
 

@@ -22,7 +22,7 @@ def build_ema(model: nn.Module, decay: float) -> AveragedModel:
 
     @torch.no_grad()
     def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        n = int(count)
+        n = int(counter())
         weight = 1 - min(decay, (1 + n) / (10 + n))
         for mean, value in zip(averaged, current, strict=True):
             if mean.is_floating_point():
@@ -30,4 +30,9 @@ def build_ema(model: nn.Module, decay: float) -> AveragedModel:
             else:
                 mean.copy_(value)
 
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    averaged_model = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+    def counter() -> Tensor:
+        return averaged_model.n_averaged  # on the CPU, so that reading it does not wait for the device
+
+    return averaged_model

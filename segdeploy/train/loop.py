@@ -5,12 +5,15 @@ A run folder holds
     weights.safetensors     the weights with the best validation mean IoU
     last.safetensors        everything that --resume needs: weights, optimiser, progress
     config.json             the configuration with all defaults filled in
+    splits/                 training.csv, validation.csv, test.csv: which sample was in which part
     description.json        data, versions, machine
     metrics.jsonl           one line per epoch;  curves.png  the same as a picture;  tensorboard/  the same again
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import math
@@ -22,7 +25,7 @@ import torch
 
 from segdeploy import bundle, files
 from segdeploy.checkpoint import load_training_state, save_training_state, save_weights
-from segdeploy.config.schema import RunConfig
+from segdeploy.config.load import read_run_config
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
 from segdeploy.data.scan import ScanReport, resolve_encoding, scan
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from segdeploy.config.schema import RunConfig
     from segdeploy.data.table import Part, Sample
 
 log = logging.getLogger(__name__)
@@ -99,6 +103,8 @@ def train(
     run = files.next_free(output / name)
     files.write_text(run / bundle.MODEL_FILE, spec.to_json() + "\n")
     files.write_text(run / CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
+    for part, samples in parts.items():
+        files.write_text(run / "splits" / f"{part}.csv", _table_text(samples, spec))
     files.write_json(run / DESCRIPTION_FILE, _describe(tables, parts, report, segmenter))
     return _Training(config, run, spec, segmenter, parts, report, device).go(on_epoch)
 
@@ -121,7 +127,9 @@ def resume(
         raise ModelError(
             f"{run}: expected a run folder with {LAST_FILE}, found none; it is written after the first epoch"
         )
-    config = RunConfig.model_validate_json((run / CONFIG_FILE).read_bytes())
+    config = read_run_config(run)
+    if config is None:
+        raise ModelError(f"{run}: expected a run folder with {CONFIG_FILE} and {bundle.MODEL_FILE}")
     spec = parse_spec((run / bundle.MODEL_FILE).read_bytes(), str(run / bundle.MODEL_FILE))
     described = json.loads((run / DESCRIPTION_FILE).read_text())
     parts, report = _checked_parts(config, tables or _tables_from(described["tables"]))
@@ -138,11 +146,21 @@ def _checked_parts(config: RunConfig, tables: Tables) -> tuple[dict[Part, list[S
     everything = [s for part in parts.values() for s in part]
     with progress("checking images and masks") as step:
         scan(everything, classes, step)
+    scan(parts["validation"], classes, what="validation masks")  # without a label no epoch could be the best
     report = scan(parts["training"], classes)  # frequencies come from the training part alone
     absent = [name for name, count in zip(classes.names, report.pixels, strict=True) if not count]
     if absent:
         log.warning("no training mask holds the class(es) %s; check ignore_index and encoding", ", ".join(absent))
     return parts, report
+
+
+def _table_text(samples: list[Sample], spec: ModelSpec) -> str:
+    """A CSV of absolute paths, so that each part can be scored later by itself."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([spec.image_column, spec.mask_column])
+    writer.writerows([s.image.resolve(), s.mask.resolve() if s.mask else ""] for s in samples)
+    return text.getvalue()
 
 
 def _tables_from(described: dict[str, str | None]) -> Tables:
@@ -182,6 +200,9 @@ class _Training:
         if not config.image.encoder.get("trainable", True):
             self.model.encoder.requires_grad_(False)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
+        weight = self.loss.weight
+        # A class of weight 0 teaches nothing: its pixels are ignored, which also keeps 0 / 0 out of the mean.
+        self.mute = [] if weight is None else (weight == 0).nonzero().flatten().tolist()
         self.optimizer = build_optimizer(self.model, config.trainer)
         self.ema = build_ema(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
         self.augment = Augment(config.image.augmentation, spec.preprocessing)
@@ -195,7 +216,8 @@ class _Training:
         """Take up the state of `last.safetensors`, and forget lines of later epochs."""
         saved = load_training_state(self.run / LAST_FILE, self.model, self.ema, self.optimizer)
         self.state = _State(**saved)
-        self.scaler.load_state_dict(self.state.scaler)
+        if self.mixed and self.state.scaler:  # a run that began on a CPU has none
+            self.scaler.load_state_dict(self.state.scaler)
 
     def save(self) -> None:
         self.state.scaler = self.scaler.state_dict()
@@ -271,18 +293,20 @@ class _Training:
         return mean
 
     def _step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """One update; returns the loss without waiting for the device."""
+        """One update; returns the loss."""
         trainer = self.config.trainer
         rate = learning_rate(
             self.state.step, trainer.epochs * self.steps, trainer.learning_rate, trainer.learning_rate_scheduler
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        for label in self.mute:
+            y = y.masked_fill(y == label, self.loss.ignore_index)
+        if not (y != self.loss.ignore_index).any():
+            return torch.zeros((), device=self.device)  # nothing to learn from
         with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.mixed):
             logits = self.model(x)
         loss: torch.Tensor = self.loss(logits.float(), y)
-        # A batch whose every pixel is ignored has no mean; it teaches nothing.
-        loss = torch.where((y != self.loss.ignore_index).any(), loss, torch.zeros_like(loss))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if trainer.gradient_clipping.clipglobalnorm is not None:

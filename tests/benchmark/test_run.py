@@ -9,7 +9,7 @@ from segdeploy.benchmark.run import benchmark_settings, run_benchmark
 from segdeploy.bundle import open_model
 from segdeploy.config.schema import Benchmark
 from segdeploy.data.table import read_table
-from segdeploy.errors import ConfigError, MissingPartError
+from segdeploy.errors import ConfigError, DataError, MissingPartError
 from segdeploy.evaluate import evaluate
 from segdeploy.plugin import Availability, BackendPlugin, registry
 from segdeploy.runtime.runner import open_runner
@@ -110,6 +110,29 @@ def test_backend_that_cannot_run_is_a_row_with_its_reason(tiny_bundle, tiny_tabl
     states = {r.name: (r.status, r.reason) for r in result.rows}
     assert states == {"onnxruntime": ("ok", None), "absent": ("failed", "its engine is not installed")}
     assert "failed: its engine is not installed" in benchmark_table(result)
+
+
+def test_broken_table_is_found_before_anything_is_timed(tiny_bundle, tiny_table, tmp_path):
+    rows = tiny_table.read_text().splitlines()
+    folder = tiny_table.parent
+    rows = [rows[0], *[",".join([str(folder / c) for c in r.split(",")[:2]] + ["test"]) for r in rows[1:]]]
+    rows[-1] = rows[-1].replace("masks", "no-masks")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    steps = []
+    with pytest.raises(DataError, match="no-masks"):
+        run_benchmark(open_model(tiny_bundle), tmp_path / "table.csv", progress=lambda *s: steps.append(s[0]))
+    assert steps == ["checking the table"]
+
+
+def test_memory_is_the_workers_own(tiny_bundle, tmp_path):
+    """A parent that once held 600 MiB must not show in its child's peak."""
+    held = np.ones(600 << 17)
+    del held
+    np.save(tmp_path / "images.npy", np.zeros((2, 64, 96, 3), np.uint8))
+    with WorkerProcess(1) as worker:
+        images = str(tmp_path / "images.npy")
+        worker.ask("open", model=str(tiny_bundle), backend="onnxruntime", options={"threads": 1}, images=images)
+        assert 20 < worker.ask("memory")["peak_memory_mib"] < 400
 
 
 def test_unknown_backend_and_nothing_to_run(tiny_bundle, tiny_run, tiny_table):

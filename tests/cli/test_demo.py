@@ -54,10 +54,19 @@ def test_everything_is_there(demo):
 
 
 def test_demo_replaces_a_demo_and_nothing_else(demo, tmp_path):
+    from segdeploy.demo import MARKER
+
     (tmp_path / "precious.txt").write_text("mine")
-    done = segdeploy("demo", "-o", tmp_path, code=2)
-    assert "choose another -o" in done.stderr
-    assert (tmp_path / "precious.txt").read_text() == "mine"
+    for others in ([], ["demo.yaml"], [MARKER, "demo.yaml"]):
+        for name in others:
+            (tmp_path / name).write_text("")
+        done = segdeploy("demo", "-o", tmp_path, code=2)
+        assert "choose another -o" in done.stderr
+        assert (tmp_path / "precious.txt").read_text() == "mine"
+    assert "is a file" in segdeploy("demo", "-o", tmp_path / "precious.txt", code=2).stderr
+    (demo[0] / "mine.txt").write_text("added later")
+    assert "choose another -o" in segdeploy("demo", "-o", demo[0], code=2).stderr
+    (demo[0] / "mine.txt").unlink()
 
 
 def test_run_and_bundle_write_the_same_masks(demo, tmp_path):

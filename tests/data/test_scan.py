@@ -72,13 +72,12 @@ def test_all_faults_at_once_in_order(save, tmp_path):
     assert lines[4].endswith("no such file")
 
 
-def test_more_faults_than_a_screen_holds(save):
+def test_every_fault_is_listed_however_many(save):
     with pytest.raises(DataError) as caught:
         scan(save(*[[[9]]] * 53), class_map())
     lines = str(caught.value).splitlines()
     assert lines[0] == "53 of 53 samples cannot be used:"
-    assert len(lines) == 52
-    assert lines[-1] == "... and 3 more"
+    assert len(lines) == 54
 
 
 def test_masks_without_a_label(save):

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import onnx
 import onnxruntime as ort
@@ -98,6 +99,29 @@ def test_older_bundle_is_replaced_and_foreign_folder_is_not(tiny_run, tmp_path):
     with pytest.raises(ExportError, match="is no bundle"):
         run.export_run(tiny_run, foreign)
     assert (foreign / "a.jpg").read_text() == "precious"
+
+
+def test_older_bundle_survives_an_export_that_fails_at_the_last_step(tiny_run, tmp_path, monkeypatch):
+    target = tmp_path / "bundle"
+    run.export_run(tiny_run, target)
+    before = (target / "bundle.json").read_bytes()
+    rename = Path.rename
+
+    def fails(self, to):
+        if (
+            to == target
+            and self.name.startswith(".bundle.")
+            and (self / "bundle.json").exists()
+            and self.name != "bundle"
+        ):
+            raise OSError("disk")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="disk"):
+        run.export_run(tiny_run, target)
+    assert (target / "bundle.json").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_not_a_run(tmp_path, tiny_bundle):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from segdeploy.checkpoint import load_weights
 from segdeploy.config import parse_config
 from segdeploy.data.demo import CLASS_NAMES, generate
 from segdeploy.data.table import Tables, read_table
-from segdeploy.errors import DataError, ModelError, SegdeployError
+from segdeploy.errors import ConfigError, DataError, MissingPartError, ModelError, SegdeployError
 from segdeploy.evaluate import evaluate
 from segdeploy.model.segmenter import build
 from segdeploy.runtime.runner import open_runner
@@ -119,12 +120,11 @@ def test_killed_run_goes_on(table, tmp_path):
     process.wait()
     run = tmp_path / "experiment_run"
     done = json.loads((run / "config.json").read_text())
-    done["trainer"]["epochs"] = 1  # the epochs that are on disk are kept; none is left to do
+    done["trainer"]["epochs"] = len(metrics.read_text().splitlines()) + 1
     (run / "config.json").write_text(json.dumps(done))
     rows = resume(run, device="cpu").history
-    assert [r["epoch"] for r in rows] == list(range(1, len(rows) + 1))
-    assert len(rows) >= 1
-    assert list(run.glob(".*.part")) == [] or open_model(run)
+    assert [r["epoch"] for r in rows] == list(range(1, done["trainer"]["epochs"] + 1))
+    assert open_model(run).find("weights") is not None
 
 
 def test_resume_refuses_other_data(finished, tmp_path):
@@ -157,6 +157,64 @@ def test_loss_that_is_no_number_stops_the_run(table, tmp_path):
     )
     with pytest.raises(SegdeployError, match=r"lower trainer\.learning_rate"):
         train(config, Tables(dataset=table), tmp_path, device="cpu")
+
+
+def test_class_of_weight_zero_is_ignored(table, tmp_path):
+    """Masks of that class alone give 0 / 0 in the mean; the run must go on as if they were unlabelled."""
+    weights = f"loss.class_weights=[{', '.join(['0'] * 6)}, 1]"
+    config = parse_config(CONFIG, overrides=[weights, "trainer.epochs=2", "trainer.batch_size=1"])
+    result = train(config, Tables(dataset=table), tmp_path, device="cpu")
+    assert all(torch.isfinite(t).all() for t in load_file(result.run / "last.safetensors").values())
+
+
+def test_validation_without_a_label_is_refused(tmp_path):
+    table = generate(tmp_path / "data", count=20, size=(64, 96))
+    for sample in read_table(table):
+        if sample.part == "validation":
+            Image.fromarray(np.full((64, 96), 255, np.uint8)).save(sample.mask)
+    with pytest.raises(DataError, match="validation masks hold no labelled pixel"):
+        train(parse_config(CONFIG), Tables(dataset=table), tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_parts_can_be_scored_by_themselves(finished, table):
+    written = {p: read_table(finished.run / "splits" / f"{p}.csv") for p in ("training", "validation", "test")}
+    for part, samples in written.items():
+        assert [s.image.name for s in samples] == [s.image.name for s in read_table(table) if s.part == part]
+        assert all(s.image.is_file() for s in samples)
+
+
+def test_size_that_the_network_cannot_take_is_refused_before_anything_is_written(table, tmp_path):
+    config = parse_config(CONFIG, overrides=["encoder.model_name=swin_tiny_patch4_window7_224"])
+    with pytest.raises(ConfigError, match="cannot take 96x64 images"):
+        train(config, Tables(dataset=table), tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_unknown_device_is_one_line(device, table, tmp_path):
+    with pytest.raises(MissingPartError, match="device"):
+        train(parse_config(CONFIG), Tables(dataset=table), tmp_path / "runs", device=device)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_mistake_in_a_runs_own_configuration_is_one_line(finished, tmp_path):
+    run = shutil.copytree(finished.run, tmp_path / "run")
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace('"epochs": 3', '"epochs": 0'))
+    with pytest.raises(ConfigError, match=r"config\.json: trainer\.epochs"):
+        resume(run, device="cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_mixed_precision_resumes_from_a_cpu_run(finished, tmp_path):
+    run = shutil.copytree(finished.run, tmp_path / "run")
+    content = json.loads((run / "config.json").read_text())
+    content["trainer"] |= {"epochs": 5, "use_mixed_precision": True}
+    (run / "config.json").write_text(json.dumps(content))
+    rows = resume(run, device="cuda").history
+    assert [r["epoch"] for r in rows] == [1, 2, 3, 4, 5]
+    assert all(np.isfinite(r["training_loss"]) for r in rows)
 
 
 def test_frozen_encoder_keeps_weights_and_statistics(table, tmp_path):
