@@ -114,7 +114,7 @@ class BenchmarkResult(Frozen):
     command: str
     """The command line that a reader can run again."""
     model: str
-    """Name of the bundle or run."""
+    """Name of the bundle or run, decoder and encoder."""
     parameters: int | None
     spec: ModelSpec
     table: str

@@ -137,7 +137,7 @@ def run_benchmark(
     return BenchmarkResult(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
-        model=bundle.path.resolve().name,
+        model=_title(bundle),
         parameters=weights.about.get("parameters") if (weights := bundle.find("weights")) else None,
         spec=bundle.spec,
         table=table.name,
@@ -154,6 +154,14 @@ def run_benchmark(
         pictures=tuple(shown),
         verification=bundle.file.verification if bundle.file else (),
         notes=tuple(notes),
+    )
+
+
+def _title(bundle: Bundle) -> str:
+    """The folder's name, and what is in it."""
+    encoder = bundle.spec.encoder
+    return (
+        f"{bundle.path.resolve().name}: {bundle.spec.decoder.name} on {encoder.config.get('model_name', encoder.name)}"
     )
 
 

@@ -91,8 +91,8 @@ def scan(
         what: what the samples' masks are called in messages.
 
     Raises:
-        DataError: no labelled pixel in all of them, or one line for each file that is missing or broken, mask value that no class owns, and
-            pair whose sizes differ.
+        DataError: no labelled pixel in all of them, or one line for each file that is missing or broken,
+            mask value that no class owns, and pair whose sizes differ.
     """
     workers = min(8, (os.cpu_count() or 1) * 2)
     pixels = np.zeros(len(classes), np.int64)
