@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segdeploy.benchmark.pictures import make_pictures
-from segdeploy.benchmark.process import RowError, WorkerProcess
-from segdeploy.benchmark.result import Accuracy, BenchmarkResult, ClassScore, Row
-from segdeploy.benchmark.timing import latency, paired_ratio
+from segdeploy.benchmark.process import WorkerProcess
+from segdeploy.benchmark.result import BenchmarkResult
+from segdeploy.benchmark.rows import Entry, make_accuracy, make_row, pick_baseline
 from segdeploy.config.load import read_run_config
 from segdeploy.config.schema import Benchmark
 from segdeploy.data.images import read_image
@@ -26,7 +25,6 @@ from segdeploy.data.scan import scan
 from segdeploy.data.table import fingerprint, read_table
 from segdeploy.environment import available_cores, describe_machine
 from segdeploy.errors import ConfigError, ModelError
-from segdeploy.metrics import Scores, none_if_nan
 from segdeploy.plugin import registry
 
 if TYPE_CHECKING:
@@ -43,32 +41,6 @@ POOL = 16
 TURN_SECONDS = 0.1
 """A row's turn in a round lasts at least this long, so that fast rows are not one lucky call."""
 _ORDER = ("torch eager", "torch channels_last", "torch compile", "onnxruntime")
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A row in the making, over all batch sizes."""
-
-    name: str
-    backend: str
-    variant: str
-    worker: WorkerProcess | None = None
-    reason: str | None = None
-    opened: dict[str, Any] = field(default_factory=dict)
-    first_call: dict[int, float] = field(default_factory=dict)
-    rounds: dict[int, list[list[float]]] = field(default_factory=dict)
-    memory: dict[int, float] = field(default_factory=dict)
-    scored: dict[str, Any] | None = None
-
-    def ask(self, do: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any] | None:
-        """The worker's answer; None, and a reason kept, when it failed."""
-        if self.worker is None or self.reason is not None:
-            return None
-        try:
-            return self.worker.ask(do, timeout, **arguments)
-        except RowError as e:
-            self.reason = str(e)
-            return None
 
 
 def run_benchmark(
@@ -122,9 +94,9 @@ def run_benchmark(
             _open(entry, bundle, threads, device, folder, stack)
         _time(entries, settings, progress)
         _score(entries, table, len(samples), at, folder, progress)
-        baseline = _pick_baseline(entries, min(settings.batches))
-        accuracy = _accuracy(entries, bundle)
-        rows = [_row(e, b, bundle, threads, settings.rounds, baseline) for b in settings.batches for e in entries]
+        baseline = pick_baseline(entries, min(settings.batches))
+        accuracy = make_accuracy(entries, bundle)
+        rows = [make_row(e, b, bundle, threads, settings.rounds, baseline) for b in settings.batches for e in entries]
         shown = make_pictures(samples, bundle.spec, *_shown(entries, folder), pictures)
     for entry in entries:
         if entry.scored is None and entry.rounds and entry.reason:
@@ -165,11 +137,11 @@ def _title(bundle: Bundle) -> str:
     )
 
 
-def _entries(bundle: Bundle, wanted: Sequence[str] | None, compile_: bool, notes: list[str]) -> list[_Entry]:
+def _entries(bundle: Bundle, wanted: Sequence[str] | None, compile_: bool, notes: list[str]) -> list[Entry]:
     plugins = registry.catalogue("backend").plugins
     for name in wanted or ():
         registry.backend(name)  # MissingPartError names the near ones
-    entries: list[_Entry] = []
+    entries: list[Entry] = []
     for name in wanted or plugins:
         plugin = plugins[name]
         ready = plugin.available()
@@ -180,7 +152,7 @@ def _entries(bundle: Bundle, wanted: Sequence[str] | None, compile_: bool, notes
         for variant in _variants(name, compile_, notes):
             reason = None if ready.ok else ready.reason
             entries.append(
-                _Entry(f"{name} {variant or 'eager'}" if name == "torch" else name, name, variant, reason=reason)
+                Entry(f"{name} {variant or 'eager'}" if name == "torch" else name, name, variant, reason=reason)
             )
     return sorted(entries, key=lambda e: (_ORDER.index(e.name) if e.name in _ORDER else len(_ORDER), e.name))
 
@@ -201,7 +173,7 @@ def _save_pool(samples: Sequence[Sample], bundle: Bundle, path: Path) -> None:
     np.save(path, np.stack([resize_image(read_image(s.image), bundle.spec.preprocessing) for s in chosen]))
 
 
-def _open(entry: _Entry, bundle: Bundle, threads: int, device: str, folder: Path, stack: ExitStack) -> None:
+def _open(entry: Entry, bundle: Bundle, threads: int, device: str, folder: Path, stack: ExitStack) -> None:
     if entry.reason is not None:
         return
     entry.worker = stack.enter_context(WorkerProcess(threads))
@@ -215,7 +187,7 @@ def _open(entry: _Entry, bundle: Bundle, threads: int, device: str, folder: Path
     entry.opened = answer or {}
 
 
-def _time(entries: list[_Entry], settings: Benchmark, progress: Progress) -> None:
+def _time(entries: list[Entry], settings: Benchmark, progress: Progress) -> None:
     steps = len(settings.batches) * (settings.rounds + 1)
     for number, batch in enumerate(settings.batches):
         progress(f"warming up, batch {batch}", number * (settings.rounds + 1), steps)
@@ -239,7 +211,7 @@ def _time(entries: list[_Entry], settings: Benchmark, progress: Progress) -> Non
                 entry.memory[batch] = memory["peak_memory_mib"]
 
 
-def _score(entries: list[_Entry], table: Path, images: int, at: At, folder: Path, progress: Progress) -> None:
+def _score(entries: list[Entry], table: Path, images: int, at: At, folder: Path, progress: Progress) -> None:
     reference: str | None = None
     for number, entry in enumerate(entries):
         progress(f"scoring {entry.name}", number, len(entries))
@@ -255,88 +227,7 @@ def _score(entries: list[_Entry], table: Path, images: int, at: At, folder: Path
     progress("scoring", len(entries), len(entries))
 
 
-def _pick_baseline(entries: list[_Entry], batch: int) -> _Entry | None:
-    """The fastest of torch's rows that need no compiler."""
-    able = [e for e in entries if e.backend == "torch" and e.variant != "compile" and e.rounds.get(batch)]
-    return min(able, key=lambda e: float(np.median(np.concatenate(e.rounds[batch]))), default=None)
-
-
-def _row(entry: _Entry, batch: int, bundle: Bundle, threads: int, expected: int, baseline: _Entry | None) -> Row:
-    plugin = registry.backend(entry.backend)
-    file = bundle.find(plugin.artifact)
-    described = entry.opened.get("runner", {})
-    rounds = entry.rounds.get(batch) or []
-    row = Row(
-        name=entry.name,
-        backend=entry.backend,
-        variant=entry.variant,
-        precision=described.get("precision", "fp32"),
-        batch=batch,
-        threads=threads,
-        provider=described.get("provider"),
-        artifact=file.file if file else None,
-        artifact_bytes=file.bytes if file else None,
-        load_seconds=entry.opened.get("load_seconds"),
-        first_call_seconds=entry.first_call.get(batch),
-        peak_memory_mib=entry.memory.get(batch),
-    )
-    if len(rounds) < expected:
-        return row.model_copy(update={"status": "failed", "reason": entry.reason or "not every round was measured"})
-    found = latency([ms for turn in rounds for ms in turn])
-    ratio: tuple[float | None, float | None, float | None] = (None, None, None)
-    if baseline is not None and len(baseline.rounds.get(batch) or []) == len(rounds):
-        ratio = paired_ratio(baseline.rounds[batch], rounds)
-    return row.model_copy(
-        update={
-            "latency": found,
-            "images_per_second": batch / found.p50 * 1e3,
-            "speedup": ratio[0],
-            "speedup_low": ratio[1],
-            "speedup_high": ratio[2],
-        }
-    )
-
-
-def _accuracy(entries: list[_Entry], bundle: Bundle) -> list[Accuracy]:
-    scored = [e for e in entries if e.scored is not None]
-    truth = next((Scores(np.array(e.scored["confusion"])) for e in scored if e.scored and e.backend == "torch"), None)
-    result = []
-    for entry in scored:
-        assert entry.scored is not None
-        scores = Scores(np.array(entry.scored["confusion"]))
-        iou, accuracy, precision = scores.iou, scores.accuracy, scores.precision
-        deltas = iou - truth.iou if truth is not None else np.full(len(iou), np.nan)
-        names = bundle.spec.classes.names
-        result.append(
-            Accuracy(
-                name=entry.name,
-                backend=entry.backend,
-                precision=entry.opened["runner"]["precision"],
-                images=entry.scored["images"],
-                mean_iou=none_if_nan(scores.mean_iou),
-                pixel_accuracy=none_if_nan(scores.pixel_accuracy),
-                mean_class_accuracy=none_if_nan(scores.mean_accuracy),
-                miou_delta=none_if_nan(scores.mean_iou - truth.mean_iou) if truth is not None else None,
-                label_agreement=entry.scored["agreement"],
-                per_class=tuple(
-                    ClassScore(
-                        name=name,
-                        iou=none_if_nan(iou[i]),
-                        accuracy=none_if_nan(accuracy[i]),
-                        precision=none_if_nan(precision[i]),
-                        pixels=int(scores.confusion[i].sum()),
-                        iou_delta=none_if_nan(deltas[i]),
-                    )
-                    for i, name in enumerate(names)
-                ),
-                absent_classes=tuple(n for n, v in zip(names, iou, strict=True) if np.isnan(v)),
-                confusion=tuple(tuple(int(v) for v in line) for line in scores.confusion),
-            )
-        )
-    return result
-
-
-def _shown(entries: list[_Entry], folder: Path) -> tuple[Path | None, list[float | None]]:
+def _shown(entries: list[Entry], folder: Path) -> tuple[Path | None, list[float | None]]:
     """Labels and per-image scores of what ships: the last row that is not torch, else any."""
     scored = [(i, e) for i, e in enumerate(entries) if e.scored is not None]
     if not scored:
