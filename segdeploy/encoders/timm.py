@@ -113,6 +113,9 @@ def _load_hub(module: TimmEncoder) -> None:
 
 def _load_with(module: TimmEncoder, pretrained_cfg_overlay: dict[str, str] | None, what: str) -> None:
     # timm maps the classifier's keys to those of `features_only` by itself, so it builds the copy to read from.
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it reports every retry; the one line below says all of it
     try:
         loaded = timm.create_model(
             module.model_name, pretrained=True, features_only=True, pretrained_cfg_overlay=pretrained_cfg_overlay
@@ -123,6 +126,8 @@ def _load_with(module: TimmEncoder, pretrained_cfg_overlay: dict[str, str] | Non
             f"{what}: the weights could not be loaded ({type(e).__name__}: {first[:160]}); "
             "set use_pretrained: false, or weights: FILE.safetensors"
         ) from e
+    finally:
+        hub.setLevel(level)
     module.body.load_state_dict(loaded.state_dict())
     log.info("%s: pretrained weights loaded", module.model_name)
 
