@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -17,12 +17,16 @@ from segdeploy.data.masks import auto_encoding, decode_mask, mask_values, open_m
 from segdeploy.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from segdeploy.data.table import Sample
 
+    # Pixels by value 0..255, (height, width), and what is wrong; None for what could not be read.
+    _Checked = tuple[NDArray[np.int64] | None, tuple[int, int] | None, list[str]]
+
+_Name = TypeVar("_Name", bound=str)
 _LOOKED_AT = 64
 
 
@@ -39,6 +43,12 @@ class ScanReport:
     ignored: int
     present: NDArray[np.int64]
     sizes: Counter[tuple[int, int]]
+
+    def labelled(self, what: str) -> ScanReport:
+        """This report; DataError, with `what` as the masks' name, where no pixel has a label."""
+        if not self.pixels.any():
+            raise DataError(f"the {what} hold no labelled pixel; check `ignore_index` and the classes")
+        return self
 
 
 def resolve_encoding(samples: Sequence[Sample], classes: ClassMap) -> ClassMap:
@@ -77,51 +87,51 @@ def resolve_encoding(samples: Sequence[Sample], classes: ClassMap) -> ClassMap:
 
 
 def scan(
-    samples: Sequence[Sample],
-    classes: ClassMap,
-    progress: Callable[[int, int], None] | None = None,
-    what: str = "masks",
+    samples: Sequence[Sample], classes: ClassMap, progress: Callable[[int, int], None] | None = None
 ) -> ScanReport:
-    """Decode every image and mask once.
+    """`scan_parts` for one part, which must have a label somewhere."""
+    return scan_parts({"all": samples}, classes, progress)["all"].labelled("masks")
+
+
+def scan_parts(
+    parts: Mapping[_Name, Sequence[Sample]], classes: ClassMap, progress: Callable[[int, int], None] | None = None
+) -> dict[_Name, ScanReport]:
+    """Decode every image and mask once, and report on each part.
 
     Args:
-        samples: all of training, validation and test.
+        parts: the samples by the name of their part.
         classes: with a settled encoding.
         progress: called with (done, total).
-        what: what the samples' masks are called in messages.
 
     Raises:
-        DataError: no labelled pixel in all of them, or one line for each file that is missing or broken,
-            mask value that no class owns, and pair whose sizes differ.
+        DataError: one line for each file that is missing or broken, mask value that no class owns, and
+            pair whose sizes differ, of all parts together.
     """
+    everything = [(name, sample) for name, samples in parts.items() for sample in samples]
+    found: dict[_Name, list[_Checked]] = {name: [] for name in parts}
     workers = min(8, (os.cpu_count() or 1) * 2)
-    pixels = np.zeros(len(classes), np.int64)
-    present = np.zeros(len(classes), np.int64)
-    ignored = 0
-    sizes: Counter[tuple[int, int]] = Counter()
-    faults: list[str] = []
-    broken = 0
     with ThreadPoolExecutor(workers) as pool:  # Pillow's decoders release the interpreter lock
-        for done, result in enumerate(pool.map(lambda s: _check(s, classes), samples), start=1):
-            counts, size, said = result
-            faults += said
-            broken += bool(said)
-            if counts is not None:
-                pixels += counts[: len(classes)]
-                present += counts[: len(classes)] > 0
-                ignored += int(counts[IGNORE])
-            if size is not None:
-                sizes[size] += 1
+        results = pool.map(lambda item: _check(item[1], classes), everything)
+        for done, ((name, _), result) in enumerate(zip(everything, results, strict=True), start=1):
+            found[name].append(result)
             if progress is not None:
-                progress(done, len(samples))
-    if faults:
-        raise DataError(f"{broken} of {len(samples)} samples cannot be used:\n" + "\n".join(faults))
-    if not pixels.any():
-        raise DataError(f"the {what} hold no labelled pixel; check `ignore_index` and the classes")
-    return ScanReport(classes, pixels, ignored, present, sizes)
+                progress(done, len(everything))
+    faulty = [said for results in found.values() for _, _, said in results if said]
+    if faulty:
+        lines = [line for said in faulty for line in said]
+        raise DataError(f"{len(faulty)} of {len(everything)} samples cannot be used:\n" + "\n".join(lines))
+    return {name: _report(results, classes) for name, results in found.items()}
 
 
-def _check(sample: Sample, classes: ClassMap) -> tuple[NDArray[np.int64] | None, tuple[int, int] | None, list[str]]:
+def _report(results: list[_Checked], classes: ClassMap) -> ScanReport:
+    counts = [c for c, _, _ in results if c is not None]
+    table = np.stack(counts) if counts else np.zeros((0, 256), np.int64)
+    labelled = table[:, : len(classes)]
+    sizes = Counter(size for _, size, _ in results if size is not None)
+    return ScanReport(classes, labelled.sum(0), int(table[:, IGNORE].sum()), (labelled > 0).sum(0), sizes)
+
+
+def _check(sample: Sample, classes: ClassMap) -> _Checked:
     said: list[str] = []
     size = counts = labels = None
     try:

@@ -28,7 +28,7 @@ from segdeploy.checkpoint import load_training_state, save_training_state, save_
 from segdeploy.config.load import read_run_config
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
-from segdeploy.data.scan import ScanReport, resolve_encoding, scan
+from segdeploy.data.scan import ScanReport, resolve_encoding, scan_parts
 from segdeploy.data.table import Tables, fingerprint, read_parts
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ModelError, SegdeployError
@@ -143,11 +143,10 @@ def resume(
 def _checked_parts(config: RunConfig, tables: Tables) -> tuple[dict[Part, list[Sample]], ScanReport]:
     parts = read_parts(tables, config)
     classes = resolve_encoding(parts["training"], config.mask.preprocessing.class_map())
-    everything = [s for part in parts.values() for s in part]
     with progress("checking images and masks") as step:
-        scan(everything, classes, step)
-    scan(parts["validation"], classes, what="validation masks")  # without a label no epoch could be the best
-    report = scan(parts["training"], classes)  # frequencies come from the training part alone
+        reports = scan_parts(parts, classes, step)
+    report = reports["training"].labelled("masks")  # frequencies come from the training part alone
+    reports["validation"].labelled("validation masks")  # without a label no epoch could be the best
     absent = [name for name, count in zip(classes.names, report.pixels, strict=True) if not count]
     if absent:
         log.warning("no training mask holds the class(es) %s; check ignore_index and encoding", ", ".join(absent))
@@ -197,7 +196,8 @@ class _Training:
         self.device = torch.device(device)
         self.data = Dataset(parts["training"], spec)
         self.model = segmenter.to(self.device).to(memory_format=torch.channels_last)
-        if not config.image.encoder.get("trainable", True):
+        self.frozen = not config.image.encoder.get("trainable", True)
+        if self.frozen:
             self.model.encoder.requires_grad_(False)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
         weight = self.loss.weight
@@ -272,7 +272,7 @@ class _Training:
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.data), generator=generator).tolist()[: self.steps * self.batch_size]
         self.model.train()
-        if not self.config.image.encoder.get("trainable", True):
+        if self.frozen:
             self.model.encoder.eval()
         total = torch.zeros((), device=self.device)
         done = 0
