@@ -50,7 +50,8 @@ def test_refused(change, message):
     ],
 )
 def test_allowed(change):
-    ClassMap(**VALID | change)
+    made = ClassMap(**VALID | change)
+    assert {key: getattr(made, key) for key in change} == change
 
 
 def test_immutable():

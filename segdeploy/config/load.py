@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+CONFIG_FILE = "config.json"
+"""A run folder's copy of its configuration, with all defaults filled in."""
+
 _SHORT = {
     "encoder": ("input_features", 0, "encoder"),
     "augmentation": ("input_features", 0, "augmentation"),
@@ -82,7 +85,7 @@ def read_run_config(run: Path) -> RunConfig | None:
     Raises:
         ConfigError: somebody edited it and made a mistake.
     """
-    file = run / "config.json"
+    file = run / CONFIG_FILE
     if not file.is_file() or not (run / "model.json").is_file():
         return None
     try:

@@ -25,7 +25,7 @@ import torch
 
 from segdeploy import bundle, files
 from segdeploy.checkpoint import load_training_state, save_training_state, save_weights
-from segdeploy.config.load import read_run_config
+from segdeploy.config.load import CONFIG_FILE, read_run_config
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
 from segdeploy.data.scan import ScanReport, resolve_encoding, scan_parts
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAST_FILE = "last.safetensors"
-CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 DESCRIPTION_FILE = "description.json"
 

@@ -126,9 +126,17 @@ def test_mistakes_in_class_weights(weights, place, said):
     assert line.startswith(f"c.yaml:14: {MASK}.loss.class_weights{place}: {said}")
 
 
-@pytest.mark.parametrize("weights", ["[1, 2, 0.5]", "{sky: 1, road: 2.0, car: 0}", "auto", "null"])
-def test_class_weights(weights):
-    parse_config(BASE, overrides=[f"loss.class_weights={weights}"])
+@pytest.mark.parametrize(
+    ("weights", "value"),
+    [
+        ("[1, 2, 0.5]", (1, 2, 0.5)),
+        ("{sky: 1, road: 2.0, car: 0}", {"sky": 1, "road": 2, "car": 0}),
+        ("auto", "auto"),
+        ("null", None),
+    ],
+)
+def test_class_weights(weights, value):
+    assert parse_config(BASE, overrides=[f"loss.class_weights={weights}"]).mask.loss.class_weights == value
 
 
 @pytest.mark.parametrize(
