@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from segdeploy.classes import ClassMap, Color, Encoding, default_colors
+from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Values, default_colors
 from segdeploy.frozen import Frozen
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -135,6 +135,10 @@ class NamedClass(Frozen):
     """Name in reports."""
     color: Color | None = None
     """RGB in colour masks and pictures; null: one is chosen."""
+    mask_colors: Colors | None = None
+    """A list of RGB colours that all mean this class in colour masks; null: `color` alone."""
+    value: PixelValue | Values | None = None
+    """Pixel value in mask files, or a list of values that all mean this class; null: its place in the list."""
     id: Annotated[int, Field(ge=0, le=254)] | None = None
     """Optional; must be the place in the list, from 0."""
 
@@ -144,12 +148,14 @@ class MaskPreprocessing(Frozen):
 
     classes: Annotated[tuple[str | NamedClass, ...], Field(min_length=2, max_length=255)] | None = None
     """The classes in order of their ids."""
-    num_classes: Annotated[int, Field(ge=2, le=255)] | None = None
-    """Instead of `classes`: that many, named class_0, class_1, ..."""
-    ignore_index: Annotated[int, Field(ge=0, le=65535)] | None = 255
-    """Pixel value that means 'no label'; left out of loss and scores. null: there is none."""
-    ignore_color: Color | None = None
-    """The same for colour masks."""
+    num_classes: Annotated[int, Field(ge=2, le=255)] | Literal["auto"] | None = None
+    """Instead of `classes`: that many, named class_0, class_1, ... in the order of the values or colours in the
+    masks; auto: as many as the masks hold."""
+    ignore_index: PixelValue | Values | Literal["auto"] | None = "auto"
+    """Pixel value, or values, that mean 'no label'; left out of loss and scores. null: there is none. auto: 255,
+    where the masks do not show that it is a class."""
+    ignore_color: Color | Colors | None = None
+    """The same for colour masks: a colour, or a list of colours."""
     encoding: Encoding = "auto"
     """How the files spell classes: class_id (also palette PNG), binary (0 and 255), color (RGB), or auto."""
 
@@ -157,24 +163,54 @@ class MaskPreprocessing(Frozen):
     def _classes(self) -> MaskPreprocessing:
         if self.classes is None and self.num_classes is None:
             raise ValueError("needs `classes` (a list of names) or `num_classes`")
-        if self.classes is not None and self.num_classes not in (None, len(self.classes)):
+        if self.classes is not None and self.num_classes not in (None, "auto", len(self.classes)):
             raise ValueError(f"num_classes is {self.num_classes}, but {len(self.classes)} classes are listed")
         for place, item in enumerate(self.classes or ()):
             if isinstance(item, NamedClass) and item.id not in (None, place):
                 raise ValueError(f"class {item.name!r} has id {item.id}, but stands at place {place}; order them by id")
-        self.class_map()
+        valued = [i.name for i in self.named if i.value is not None]
+        if self.named and valued and len(valued) < len(self.named):
+            without = next(i.name for i in self.named if i.value is None)
+            raise ValueError(
+                f"class {valued[0]!r} has a `value` and class {without!r} has none; give one to every class"
+            )
+        if self.names is not None:
+            self.class_map()
         return self
 
+    @property
+    def named(self) -> tuple[NamedClass, ...]:
+        """`classes` in their long form; empty where only their number is known."""
+        return tuple(NamedClass(name=i) if isinstance(i, str) else i for i in self.classes or ())
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The classes' names; None where their number depends on the masks."""
+        if self.classes is not None:
+            return tuple(i.name for i in self.named)
+        return None if self.num_classes == "auto" else tuple(f"class_{i}" for i in range(self.num_classes or 0))
+
     def class_map(self) -> ClassMap:
-        """The classes as the rest of segdeploy knows them."""
-        items = self.classes or tuple(f"class_{i}" for i in range(self.num_classes or 0))
-        chosen = default_colors(len(items))
+        """The classes as the configuration alone has them; `data.scan` settles what only the masks can say.
+
+        Raises:
+            ValueError: their number depends on the masks.
+        """
+        if self.names is None:
+            raise ValueError("num_classes: auto is settled by looking at the masks")
+        named = self.named or tuple(NamedClass(name=name) for name in self.names)
+        colors = tuple(
+            i.color or (i.mask_colors[0] if i.mask_colors else chosen)
+            for i, chosen in zip(named, default_colors(len(named)), strict=True)
+        )
+        owned = tuple(i.mask_colors or (c,) for i, c in zip(named, colors, strict=True))
+        values = tuple((i.value,) if isinstance(i.value, int) else i.value or () for i in named)
         return ClassMap(
-            names=tuple(i if isinstance(i, str) else i.name for i in items),
-            colors=tuple(
-                c if isinstance(i, str) or i.color is None else i.color for i, c in zip(items, chosen, strict=True)
-            ),
-            ignore_index=self.ignore_index,
+            names=self.names,
+            colors=colors,
+            values=values if any(values) else None,
+            mask_colors=owned if any(i.mask_colors for i in named) else None,
+            ignore_index=255 if self.ignore_index == "auto" else self.ignore_index,
             ignore_color=self.ignore_color,
             encoding=self.encoding,
         )
