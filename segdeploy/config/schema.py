@@ -33,16 +33,27 @@ Plugin = Annotated[dict[str, Any], BeforeValidator(_needs_type)]
 class ImagePreprocessing(Frozen):
     """How an image becomes the network's input."""
 
-    height: Side
-    """Height of the network's input, pixels."""
-    width: Side
+    height: Side | None = None
+    """Height of the network's input, pixels; null, together with width: the training images' own, on average."""
+    width: Side | None = None
     """Width of the network's input, pixels."""
+    infer_image_max_height: Side = 256
+    """Largest height that is taken from the images."""
+    infer_image_max_width: Side = 256
+    """Largest width that is taken from the images."""
     resize: Policy = "stretch"
     """stretch: to height x width. letterbox: keep the proportions and fill the rest with `mean`."""
     mean: tuple[Fraction, Fraction, Fraction] | None = None
     """Mean per RGB channel on the scale 0..1; null: the encoder's own."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Standard deviation per RGB channel on the scale 0..1; null: the encoder's own."""
+
+    @model_validator(mode="after")
+    def _both_sides(self) -> ImagePreprocessing:
+        if (self.height is None) != (self.width is None):
+            missing, given = ("height", "width") if self.height is None else ("width", "height")
+            raise ValueError(f"needs `{missing}` beside `{given}`; leave out both to take the images' own size")
+        return self
 
 
 class HorizontalFlip(Frozen):
@@ -120,7 +131,7 @@ class ImageFeature(Frozen):
     type: Literal["image"]
     column: str | None = None
     """Column of the table; null: the feature's name."""
-    preprocessing: ImagePreprocessing
+    preprocessing: ImagePreprocessing = ImagePreprocessing()
     """Size and normalisation."""
     augmentation: tuple[Augmentation, ...] = ()
     """Random changes of the training samples, image and mask alike."""
@@ -243,22 +254,37 @@ class MaskFeature(Frozen):
 
 
 class Optimizer(Frozen):
-    """AdamW (Loshchilov and Hutter 2019); norms and biases are never decayed."""
+    """The update rule; norms and biases are never decayed."""
 
-    type: Literal["adamw"] = "adamw"
-    weight_decay: NonNegative = 0.01
-    """Decoupled weight decay."""
+    type: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adamw: Loshchilov and Hutter 2019. adam: Kingma and Ba 2015. sgd: gradient descent with momentum."""
+    weight_decay: NonNegative | None = None
+    """Weight decay; decoupled in adamw. null: 0.01 for adamw, 0 for the others."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay of the running mean and of the running square of the gradient."""
     eps: PositiveFloat = 1e-8
     """Added to the root of the running square."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the last step that sgd keeps."""
+    nesterov: bool = False
+    """Whether sgd looks ahead along its momentum."""
+
+    @model_validator(mode="after")
+    def _momentum(self) -> Optimizer:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
 
 class Scheduler(Frozen):
     """The learning rate over the run."""
 
     decay: Literal["cosine"] | None = "cosine"
-    """cosine: one half-wave from `learning_rate` to `eta_min`. null: constant."""
+    """cosine: one half-wave from `learning_rate` to `eta_min`, or one every `t_0` steps. null: constant."""
+    t_0: PositiveInt | None = None
+    """Steps of the first half-wave, after which the rate starts anew; null: one half-wave over the whole run."""
+    t_mult: PositiveInt = 1
+    """How many times as long each half-wave is as the one before."""
     warmup_fraction: Fraction = 0.05
     """Share of all steps over which the rate rises in a line from 0."""
     eta_min: NonNegative = 0.0
@@ -289,6 +315,8 @@ class Trainer(Frozen):
     """The update rule."""
     gradient_clipping: GradientClipping = GradientClipping()
     """Limits on the gradient."""
+    early_stop: Annotated[int, Field(ge=-1)] = -1
+    """Stop after this many epochs without a better validation score; -1: never."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and keep a moving average of the weights; each step it keeps this share of itself. null: none."""
     use_mixed_precision: bool = False

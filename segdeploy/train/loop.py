@@ -28,6 +28,7 @@ from segdeploy.checkpoint import load_training_state, save_training_state, save_
 from segdeploy.config.load import CONFIG_FILE, read_run_config
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
+from segdeploy.data.input_size import settle_input_size
 from segdeploy.data.scan import ScanReport, resolve_encoding, scan_parts
 from segdeploy.data.table import Tables, fingerprint, read_parts
 from segdeploy.environment import describe_machine
@@ -97,6 +98,7 @@ def train(
     """
     device = pick_device(device)
     parts, report = _checked_parts(config, tables)
+    config = settle_input_size(config, report.sizes)
     torch.manual_seed(config.trainer.seed)
     spec, segmenter = from_config(config, report.classes)
     run = files.next_free(output / name)

@@ -169,7 +169,9 @@ def test_missing_required():
         "c.yaml:1: input_features: is required",
         "c.yaml:1: output_features: is required",
     ]
-    assert mistakes(changed(("height: 64, ", ""))) == [f"c.yaml:4: {IMAGE}.preprocessing.height: is required"]
+    assert mistakes(changed(("height: 64, ", ""))) == [
+        f"c.yaml:4: {IMAGE}.preprocessing: needs `height` beside `width`; leave out both to take the images' own size"
+    ]
     assert mistakes(BASE, "encoder={model_name: x}") == [f"c.yaml:2: {IMAGE}.encoder: needs a `type`"]
 
 
