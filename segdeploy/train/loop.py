@@ -34,7 +34,7 @@ from segdeploy.errors import ModelError, SegdeployError
 from segdeploy.evaluate import evaluate
 from segdeploy.model.segmenter import Deployed, Segmenter, build, from_config
 from segdeploy.model.spec import ModelSpec, parse_spec
-from segdeploy.progress import progress
+from segdeploy.progress import progress, say
 from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner, pick_device
 from segdeploy.train.curves import write_curves
@@ -181,7 +181,8 @@ class _Training:
     ) -> None:
         self.config, self.run, self.spec, self.parts = config, run, spec, parts
         self.device = torch.device(device)
-        self.data = Dataset(parts["training"], spec)
+        self.data = Dataset(parts["training"], spec, config.preprocessing.cache)
+        say(self.data.describe_cache())
         self.model = segmenter.to(self.device).to(memory_format=torch.channels_last)
         self.frozen = not config.image.encoder.get("trainable", True)
         if self.frozen:

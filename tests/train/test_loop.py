@@ -128,14 +128,15 @@ def test_killed_run_goes_on(table, tmp_path):
     assert open_model(run).find("weights") is not None
 
 
-def test_in_memory_table_trains_and_resumes_from_the_runs_own_split(table, tmp_path):
+def test_in_memory_table_trains_and_resumes_from_the_runs_own_split(table, tmp_path, capsys):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame([vars_of(s) for s in read_table(table)])
     config = parse_config(
         CONFIG + "preprocessing: {split: {type: stratify, column: scene, probabilities: [0.5, 0.25, 0.25]}}\n",
-        overrides=["trainer.epochs=1"],
+        overrides=["trainer.epochs=1", "preprocessing.cache.mode=disk", f"preprocessing.cache.directory={tmp_path}"],
     )
     run = train(config, Tables(dataset=frame), tmp_path, device="cpu").run
+    assert capsys.readouterr().out == f"cache: 10 samples, 0.2 MB, memory-mapped in {tmp_path}\n"
     about = json.loads((run / "description.json").read_text())
     assert about["tables"]["dataset"] == "table in memory (DataFrame)"
     split = about["split"]
