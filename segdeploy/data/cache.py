@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 import shutil
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ class SampleCache:
     """Room for the first `rows` samples; a row is filled when its sample is put there.
 
     Threads need not agree on who fills a row: they write the same bytes, and the row is marked last. Records are
-    read through the mapping but written by `write`, because a full disk is then an error that can be caught, and
+    read through the mapping but written by `pwrite`, because a full disk is then an error that can be caught, and
     not the signal that ends a process which stores into a mapping. Nothing but the file and the marks would have
     to be shared for several processes to use one cache.
 
@@ -54,12 +54,14 @@ class SampleCache:
     def __init__(self, rows: int, size: tuple[int, int], folder: Path | None = None) -> None:
         self.rows, self.size, self.folder = rows, size, folder
         self._filled = np.zeros(rows, bool)
-        self._lock = threading.Lock()
         self._file: FileIO | None = None
+        self._full = False
         shape = (rows, record_bytes(size))
         if folder is None or not rows:
             self._records = np.empty(shape, np.uint8)  # the system gives memory to a page when it is first written
             return
+        if not hasattr(os, "pwrite"):
+            raise OSError("a cache on disk needs a POSIX system")
         self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
         self._file.truncate(rows * shape[1])  # sparse: blocks are taken as rows are filled
         mapped = mmap.mmap(self._file.fileno(), rows * shape[1], access=mmap.ACCESS_READ)
@@ -86,21 +88,18 @@ class SampleCache:
         self._filled[index] = True
 
     def _write(self, file: FileIO, index: int, record: NDArray[np.uint8]) -> bool:
-        left = record.data
-        with self._lock:
-            if file.closed:
-                return False
-            try:
-                file.seek(index * record.nbytes)
-                while left:  # a disk that is nearly full takes a part
-                    left = left[file.write(left) :]
-            except OSError as e:
-                file.close()  # what has been written stays mapped
-                kept = int(self._filled.sum())
-                log.warning(
-                    "cache: %s: %s; after %d samples the others are decoded anew", self.folder, e.strerror, kept
-                )
-                return False
+        if self._full:
+            return False
+        left, place = record.data, index * record.nbytes
+        try:
+            while left:  # a disk that is nearly full takes a part
+                written = os.pwrite(file.fileno(), left, place)
+                left, place = left[written:], place + written
+        except OSError as e:
+            self._full = True
+            kept = int(self._filled.sum())
+            log.warning("cache: %s: %s; after %d samples the others are decoded anew", self.folder, e.strerror, kept)
+            return False
         return True
 
     def describe(self, count: int) -> str:

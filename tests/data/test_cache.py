@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,16 +86,19 @@ def test_threads_may_fill_the_same_rows(folder):
     assert all(same(cache.get(i), i) for i in range(40))
 
 
-def test_threads_that_fill_different_rows_do_not_mix_them_up(folder):
-    cache = SampleCache(2000, SIZE, folder)
+def test_threads_that_fill_different_rows_do_not_mix_them_up(folder, request):
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)
+    size = (256, 256)  # writes that are long enough for others to come between
+    cache = SampleCache(160, size, folder)
 
     def work(first):
-        for i in range(first, 2000, 4):
-            cache.put(i, np.full((*SIZE, 3), i % 251, np.uint8), np.full(SIZE, i % 251, np.uint8))
+        for i in range(first, 160, 4):
+            cache.put(i, np.full((*size, 3), i, np.uint8), np.full(size, i, np.uint8))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    assert all((cache.get(i)[0] == i % 251).all() and (cache.get(i)[1] == i % 251).all() for i in range(2000))
+    assert all((cache.get(i)[0] == i).all() and (cache.get(i)[1] == i).all() for i in range(160))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="blocks of a sparse file are a matter of POSIX")
