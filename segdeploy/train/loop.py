@@ -12,8 +12,6 @@ A run folder holds
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import math
@@ -30,13 +28,14 @@ from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
 from segdeploy.data.input_size import settle_input_size
 from segdeploy.data.scan import ScanReport, resolve_encoding, scan_parts
-from segdeploy.data.table import Tables, fingerprint, read_parts
+from segdeploy.data.split import describe_split, read_parts, write_parts, written_parts
+from segdeploy.data.table import fingerprint
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ModelError, SegdeployError
 from segdeploy.evaluate import evaluate
 from segdeploy.model.segmenter import Deployed, Segmenter, build, from_config
 from segdeploy.model.spec import ModelSpec, parse_spec
-from segdeploy.progress import progress
+from segdeploy.progress import progress, say
 from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner, pick_device
 from segdeploy.train.curves import write_curves
@@ -49,13 +48,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from segdeploy.config.schema import RunConfig
-    from segdeploy.data.table import Part, Sample
+    from segdeploy.data.table import Part, Sample, Tables
 
 log = logging.getLogger(__name__)
 
 LAST_FILE = "last.safetensors"
 METRICS_FILE = "metrics.jsonl"
 DESCRIPTION_FILE = "description.json"
+SPLITS = "splits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,9 @@ def train(
     run = files.next_free(output / name)
     files.write_text(run / bundle.MODEL_FILE, spec.to_json() + "\n")
     files.write_text(run / CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
-    for part, samples in parts.items():
-        files.write_text(run / "splits" / f"{part}.csv", _table_text(samples, spec))
-    files.write_json(run / DESCRIPTION_FILE, _describe(tables, parts, report, segmenter))
+    digests = write_parts(run / SPLITS, parts, spec.image_column, spec.mask_column)
+    split = describe_split(tables, config, parts) | {"sha256": digests}
+    files.write_json(run / DESCRIPTION_FILE, _describe(tables, split, parts, report, segmenter))
     return _Training(config, run, spec, segmenter, parts, report, device).go(on_epoch)
 
 
@@ -117,7 +117,7 @@ def resume(
     device: str = "auto",
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainResult:
-    """Go on where a run stopped, with its own configuration and tables; `tables` where the files have moved.
+    """Go on where a run stopped, with its own configuration and split; `tables` where images or masks have moved.
 
     Raises:
         ModelError: not a run folder with a training state.
@@ -133,7 +133,7 @@ def resume(
         raise ModelError(f"{run}: expected a run folder with {CONFIG_FILE} and {bundle.MODEL_FILE}")
     spec = parse_spec((run / bundle.MODEL_FILE).read_bytes(), str(run / bundle.MODEL_FILE))
     described = json.loads((run / DESCRIPTION_FILE).read_text())
-    parts, report = _checked_parts(config, tables or _tables_from(described["tables"]))
+    parts, report = _checked_parts(config, tables or written_parts(run / SPLITS))
     if fingerprint(parts["training"]) != described["data"]["training"]["sha256"]:
         raise ModelError(f"{run}: the training data are not those that the run began with; start a new run")
     training = _Training(config, run, spec, build(spec), parts, report, device)
@@ -154,24 +154,12 @@ def _checked_parts(config: RunConfig, tables: Tables) -> tuple[dict[Part, list[S
     return parts, report
 
 
-def _table_text(samples: list[Sample], spec: ModelSpec) -> str:
-    """A CSV of absolute paths, so that each part can be scored later by itself."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([spec.image_column, spec.mask_column])
-    writer.writerows([s.image.resolve(), s.mask.resolve() if s.mask else ""] for s in samples)
-    return text.getvalue()
-
-
-def _tables_from(described: dict[str, str | None]) -> Tables:
-    from pathlib import Path
-
-    return Tables(**{k: None if v is None else Path(v) for k, v in described.items()})
-
-
-def _describe(tables: Tables, parts: dict[Part, list[Sample]], report: ScanReport, model: Segmenter) -> dict[str, Any]:
+def _describe(
+    tables: Tables, split: dict[str, Any], parts: dict[Part, list[Sample]], report: ScanReport, model: Segmenter
+) -> dict[str, Any]:
     return {
-        "tables": {k: None if v is None else str(v.resolve()) for k, v in asdict(tables).items()},
+        "tables": tables.describe(),
+        "split": split,
         "data": {part: {"samples": len(s), "sha256": fingerprint(s)} for part, s in parts.items()},
         "class_pixels": dict(zip(report.classes.names, report.pixels.tolist(), strict=True)),
         "ignored_pixels": report.ignored,
@@ -195,7 +183,8 @@ class _Training:
     ) -> None:
         self.config, self.run, self.spec, self.parts = config, run, spec, parts
         self.device = torch.device(device)
-        self.data = Dataset(parts["training"], spec)
+        self.data = Dataset(parts["training"], spec, config.preprocessing.cache)
+        say(self.data.describe_cache())
         self.model = segmenter.to(self.device).to(memory_format=torch.channels_last)
         self.frozen = not config.image.encoder.get("trainable", True)
         if self.frozen:
