@@ -32,7 +32,6 @@ from segdeploy.data.split import describe_split, read_parts, write_parts, writte
 from segdeploy.data.table import fingerprint
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ModelError, SegdeployError
-from segdeploy.evaluate import evaluate
 from segdeploy.model.segmenter import Deployed, Segmenter, build, from_config
 from segdeploy.model.spec import ModelSpec, parse_spec
 from segdeploy.progress import progress, say
@@ -42,6 +41,7 @@ from segdeploy.train.curves import write_curves
 from segdeploy.train.ema import build_ema
 from segdeploy.train.losses import build_loss
 from segdeploy.train.optim import build_optimizer, learning_rate
+from segdeploy.train.validate import evaluate_with_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from segdeploy.config.schema import RunConfig
     from segdeploy.data.table import Part, Sample, Tables
+    from segdeploy.evaluate import EvalResult
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +223,7 @@ class _Training:
                 row = self.epoch()
                 history.append(row)
                 for key, value in row.items():
-                    if key != "epoch":
+                    if key != "epoch" and value is not None:
                         board.add_scalar(key, value, row["epoch"])
                 files.write_text(self.run / METRICS_FILE, "".join(json.dumps(r) + "\n" for r in history))
                 write_curves(self.run / "curves.png", history)
@@ -237,7 +238,8 @@ class _Training:
         started = time.perf_counter()
         loss = self._train_epoch(number)
         trained = time.perf_counter() - started
-        scores = self.validate()
+        result = self.validate()
+        scores, checked = result.scores, result.loss
         self.state.epoch = number
         if scores.mean_iou > self.state.best_mean_iou:
             self.state.best_mean_iou, self.state.best_epoch = scores.mean_iou, number
@@ -249,6 +251,7 @@ class _Training:
             "step": self.state.step,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "training_loss": round(loss, 6),
+            "validation_loss": None if checked is None or not math.isfinite(checked) else round(checked, 6),
             "validation_mean_iou": round(scores.mean_iou, 6),
             "validation_pixel_accuracy": round(scores.pixel_accuracy, 6),
             "training_images_per_second": round(self.steps * self.batch_size / trained, 3),
@@ -314,13 +317,17 @@ class _Training:
         """The weights that are validated and shipped: the average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
-    def validate(self) -> Any:
-        """Scores on the validation part, by the same code that `segdeploy evaluate` runs."""
+    def validate(self) -> EvalResult:
+        """Scores and loss on the validation part, by the same code that `segdeploy evaluate` runs."""
         size = self.config.trainer.eval_batch_size or self.config.trainer.batch_size
         module = Deployed(self.kept, self.spec.preprocessing)
         runner = TorchRunner(module, str(self.device), RunnerOptions(threads=torch.get_num_threads()))
+        part = self.parts["validation"]
         with progress("validating") as step:
-            return evaluate(runner, self.parts["validation"], self.spec, batch_size=size, progress=step).scores
+            # Boundaries cost time and choose nothing here.
+            return evaluate_with_loss(
+                runner, self.loss, part, self.spec, batch_size=size, boundary=False, progress=step
+            )
 
 
 def _read_history(path: Path, epochs: int) -> list[dict[str, Any]]:
