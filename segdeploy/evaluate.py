@@ -50,7 +50,7 @@ class EvalResult:
     def to_dict(self, spec: ModelSpec) -> dict[str, Any]:
         """JSON-ready, in Ludwig's shape: the mask's name, then the statistics."""
         return {
-            spec.mask_column: self.scores.to_dict(spec.classes),
+            spec.mask_name: self.scores.to_dict(spec.classes),
             "images": self.images,
             "measured_at": self.at,
             "seconds": round(self.seconds, 3),

@@ -14,15 +14,13 @@ from segdeploy.config.schema import RunConfig
 from segdeploy.config.yaml12 import MAX_BYTES, KeyPath, Source, parse
 from segdeploy.errors import ConfigError, MissingPartError
 from segdeploy.plugin import registry
+from segdeploy.run_folder import CONFIG_FILE, find_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
-
-CONFIG_FILE = "config.json"
-"""A run folder's copy of its configuration, with all defaults filled in."""
 
 _SHORT = {
     "encoder": ("input_features", 0, "encoder"),
@@ -56,7 +54,20 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(text: str, name: str = "config", overrides: Sequence[str] = ()) -> RunConfig:
     """The same from a text; `name` stands for the file in messages."""
-    source = parse(text, name)
+    return _checked(parse(text, name), overrides)
+
+
+def config_from_dict(value: Mapping[str, Any], name: str = "config", overrides: Sequence[str] = ()) -> RunConfig:
+    """The same from a dict of plain values; `value` itself is left as it is."""
+    try:
+        copied = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ConfigError(f"{name}: expected dicts, lists, words, numbers, true, false and null alone: {e}") from e
+    return _checked(Source(copied, name, {}), overrides)
+
+
+def _checked(source: Source, overrides: Sequence[str]) -> RunConfig:
+    name = source.name
     if not isinstance(source.value, dict):
         raise ConfigError(
             f"{name}: expected keys and values at the top (input_features, output_features, trainer, ...)"
@@ -80,13 +91,13 @@ def parse_config(text: str, name: str = "config", overrides: Sequence[str] = ())
 
 
 def read_run_config(run: Path) -> RunConfig | None:
-    """The configuration that a run folder keeps; None where `run` is no run folder.
+    """The configuration that a run folder or its model folder keeps; None where `run` is neither.
 
     Raises:
         ConfigError: somebody edited it and made a mistake.
     """
-    file = run / CONFIG_FILE
-    if not file.is_file() or not (run / "model.json").is_file():
+    model = find_model(run)
+    if model is None or not (file := model / CONFIG_FILE).is_file():
         return None
     try:
         return RunConfig.model_validate_json(file.read_bytes())

@@ -1,14 +1,4 @@
-"""The training loop, plain torch, from a configuration and tables to a run folder.
-
-A run folder holds
-    model.json              how to rebuild the model (ModelSpec)
-    weights.safetensors     the weights with the best validation mean IoU
-    last.safetensors        everything that --resume needs: weights, optimiser, progress
-    config.json             the configuration with all defaults filled in
-    splits/                 training.csv, validation.csv, test.csv: which sample was in which part
-    description.json        data, versions, machine
-    metrics.jsonl           one line per epoch;  curves.png  the same as a picture;  tensorboard/  the same again
-"""
+"""The training loop, plain torch, from a configuration and tables to a run folder (see `segdeploy.run_folder`)."""
 
 from __future__ import annotations
 
@@ -24,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from segdeploy import bundle, files
-from segdeploy.checkpoint import load_training_state, save_training_state, save_weights
-from segdeploy.config.load import CONFIG_FILE, read_run_config
+from segdeploy import run_folder as place
+from segdeploy.checkpoint import load_training_state, load_weights, save_training_state, save_weights
+from segdeploy.config.load import read_run_config
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
 from segdeploy.data.scan import ScanReport, resolve_encoding, scan_parts
@@ -34,14 +25,14 @@ from segdeploy.environment import describe_machine
 from segdeploy.errors import ModelError, SegdeployError
 from segdeploy.evaluate import evaluate
 from segdeploy.model.segmenter import Deployed, Segmenter, build, from_config
-from segdeploy.model.spec import ModelSpec, parse_spec
 from segdeploy.progress import progress
+from segdeploy.run_folder import Skip, find_run
 from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner, pick_device
-from segdeploy.train.curves import write_curves
 from segdeploy.train.ema import build_ema
 from segdeploy.train.losses import build_loss
 from segdeploy.train.optim import build_optimizer, learning_rate
+from segdeploy.train.record import Record, training_set_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,12 +40,10 @@ if TYPE_CHECKING:
 
     from segdeploy.config.schema import RunConfig
     from segdeploy.data.table import Part, Sample
+    from segdeploy.evaluate import EvalResult
+    from segdeploy.model.spec import ModelSpec
 
 log = logging.getLogger(__name__)
-
-LAST_FILE = "last.safetensors"
-METRICS_FILE = "metrics.jsonl"
-DESCRIPTION_FILE = "description.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +51,18 @@ class TrainResult:
     """What a finished training left behind."""
 
     run: Path
+    model: Path
+    """The model folder: RUN/model, unless the caller wanted it elsewhere."""
     best_mean_iou: float
     best_epoch: int
     history: list[dict[str, Any]]
+    statistics: dict[str, Any]
+    """What training_statistics.json holds."""
+    test_mean_iou: float | None
+    """Of the best weights on the test part; None without one."""
+    parts: dict[Part, list[Sample]]
+    metadata: dict[str, Any]
+    """What training_set_metadata.json holds."""
 
 
 @dataclass(slots=True)
@@ -85,27 +83,55 @@ def train(
     *,
     name: str = "experiment_run",
     device: str = "auto",
+    start_from: Path | None = None,
+    skip: Skip | None = None,
+    model_folder: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainResult:
     """Train from the beginning, into a new folder `output/name` (or name_0, name_1, ... where it is taken).
 
     Nothing is written before every sample has been checked and the model has been built.
 
+    Args:
+        config: the configuration.
+        tables: where the samples are.
+        output: folder for runs.
+        name: the run's name.
+        device: "auto", "cpu" or "cuda".
+        start_from: a run or bundle of the same network, whose weights are the first ones.
+        skip: what is not written.
+        model_folder: where the model goes instead of RUN/model.
+        on_epoch: called with each epoch's numbers.
+
     Raises:
         DataError, ConfigError, MissingPartError: see `scan`, `read_parts` and `from_config`.
+        ModelError: `start_from` is another network.
         SegdeployError: the loss is no longer a number.
     """
-    device = pick_device(device)
-    parts, report = _checked_parts(config, tables)
+    device, skip = pick_device(device), skip or Skip()
+    parts, report = checked_parts(config, tables)
     torch.manual_seed(config.trainer.seed)
-    spec, segmenter = from_config(config, report.classes)
+    spec, segmenter = from_config(config, report.classes, pretrained=start_from is None)
+    if start_from is not None:
+        _load_start(start_from, segmenter)
     run = files.next_free(output / name)
-    files.write_text(run / bundle.MODEL_FILE, spec.to_json() + "\n")
-    files.write_text(run / CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
+    model = model_folder or run / place.MODEL_FOLDER
+    files.write_text(model / place.SPEC_FILE, spec.to_json() + "\n")
+    files.write_text(model / place.CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
+    files.write_json(model / place.METADATA_FILE, training_set_metadata(spec, report))
     for part, samples in parts.items():
-        files.write_text(run / "splits" / f"{part}.csv", _table_text(samples, spec))
-    files.write_json(run / DESCRIPTION_FILE, _describe(tables, parts, report, segmenter))
-    return _Training(config, run, spec, segmenter, parts, report, device).go(on_epoch)
+        files.write_text(place.part_table(run, part), _table_text(samples, spec))
+    if not skip.description:
+        files.write_json(run / place.DESCRIPTION_FILE, _describe(tables, parts, report, segmenter))
+    return _Training(config, run, model, spec, segmenter, parts, report, device, skip).go(on_epoch)
+
+
+def _load_start(path: Path, segmenter: Segmenter) -> None:
+    opened = bundle.open_model(path)
+    weights = opened.find("weights")
+    if weights is None:
+        raise ModelError(f"{path}: holds no weights to start from; expected a run folder or a bundle")
+    load_weights(opened.path / weights.file, segmenter)
 
 
 def resume(
@@ -113,33 +139,45 @@ def resume(
     *,
     tables: Tables | None = None,
     device: str = "auto",
+    skip: Skip | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainResult:
     """Go on where a run stopped, with its own configuration and tables; `tables` where the files have moved.
+
+    `run` may also be the model folder in it.
 
     Raises:
         ModelError: not a run folder with a training state.
         DataError: the data are not those that the run began with.
     """
     device = pick_device(device)
-    if not (run / LAST_FILE).is_file():
-        raise ModelError(
-            f"{run}: expected a run folder with {LAST_FILE}, found none; it is written after the first epoch"
-        )
+    run = find_run(run) or run
+    model = run / place.MODEL_FOLDER
+    for file, since in (
+        (model / place.LATEST_FILE, "written after the first epoch"),
+        (run / place.DESCRIPTION_FILE, "the data"),
+    ):
+        if not file.is_file():
+            raise ModelError(f"{run}: expected a run folder with {file.relative_to(run)} ({since}), found none")
     config = read_run_config(run)
     if config is None:
-        raise ModelError(f"{run}: expected a run folder with {CONFIG_FILE} and {bundle.MODEL_FILE}")
-    spec = parse_spec((run / bundle.MODEL_FILE).read_bytes(), str(run / bundle.MODEL_FILE))
-    described = json.loads((run / DESCRIPTION_FILE).read_text())
-    parts, report = _checked_parts(config, tables or _tables_from(described["tables"]))
+        raise ModelError(f"{run}: expected a run folder with {place.CONFIG_FILE} and {place.SPEC_FILE}")
+    spec = bundle.read_spec(model)
+    described = json.loads((run / place.DESCRIPTION_FILE).read_text())
+    parts, report = checked_parts(config, tables or _tables_from(described["tables"]))
     if fingerprint(parts["training"]) != described["data"]["training"]["sha256"]:
         raise ModelError(f"{run}: the training data are not those that the run began with; start a new run")
-    training = _Training(config, run, spec, build(spec), parts, report, device)
+    training = _Training(config, run, model, spec, build(spec), parts, report, device, skip or Skip())
     training.load()
     return training.go(on_epoch)
 
 
-def _checked_parts(config: RunConfig, tables: Tables) -> tuple[dict[Part, list[Sample]], ScanReport]:
+def checked_parts(config: RunConfig, tables: Tables) -> tuple[dict[Part, list[Sample]], ScanReport]:
+    """The samples of each part, every file of which was opened, and what the training part holds.
+
+    Raises:
+        DataError: see `read_parts` and `scan_parts`; or training or validation masks without a label.
+    """
     parts = read_parts(tables, config)
     classes = resolve_encoding(parts["training"], config.mask.preprocessing.class_map())
     with progress("checking images and masks") as step:
@@ -185,13 +223,16 @@ class _Training:
         self,
         config: RunConfig,
         run: Path,
+        model: Path,
         spec: ModelSpec,
         segmenter: Segmenter,
         parts: dict[Part, list[Sample]],
         report: ScanReport,
         device: str,
+        skip: Skip,
     ) -> None:
-        self.config, self.run, self.spec, self.parts = config, run, spec, parts
+        self.config, self.run, self.folder, self.spec = config, run, model, spec
+        self.parts, self.report, self.skip = parts, report, skip
         self.device = torch.device(device)
         self.data = Dataset(parts["training"], spec)
         self.model = segmenter.to(self.device).to(memory_format=torch.channels_last)
@@ -212,33 +253,43 @@ class _Training:
         self.batch_size, self.steps = size, len(self.data) // size  # a short last batch would upset batch norm
 
     def load(self) -> None:
-        """Take up the state of `last.safetensors`, and forget lines of later epochs."""
-        saved = load_training_state(self.run / LAST_FILE, self.model, self.ema, self.optimizer)
+        """Take up the state of the checkpoint."""
+        saved = load_training_state(self.folder / place.LATEST_FILE, self.model, self.ema, self.optimizer)
         self.state = _State(**saved)
         if self.mixed and self.state.scaler:  # a run that began on a CPU has none
             self.scaler.load_state_dict(self.state.scaler)
 
     def save(self) -> None:
+        if self.skip.progress:
+            return
         self.state.scaler = self.scaler.state_dict()
-        save_training_state(self.run / LAST_FILE, self.model, self.ema, self.optimizer, asdict(self.state))
+        save_training_state(self.folder / place.LATEST_FILE, self.model, self.ema, self.optimizer, asdict(self.state))
+        shown = {k: v for k, v in asdict(self.state).items() if k != "scaler"}
+        files.write_json(self.folder / place.PROGRESS_FILE, shown | {"epochs": self.config.trainer.epochs})
 
     def go(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-        history = _read_history(self.run / METRICS_FILE, self.state.epoch)
-        with SummaryWriter(str(self.run / "tensorboard"), purge_step=self.state.epoch + 1) as board:
+        with Record(self.run, self.spec.mask_name, self.state.epoch, self.skip) as record:
             while self.state.epoch < self.config.trainer.epochs:
                 row = self.epoch()
-                history.append(row)
-                for key, value in row.items():
-                    if key != "epoch":
-                        board.add_scalar(key, value, row["epoch"])
-                files.write_text(self.run / METRICS_FILE, "".join(json.dumps(r) + "\n" for r in history))
-                write_curves(self.run / "curves.png", history)
+                record.add(row)
                 self.save()
                 if on_epoch is not None:
                     on_epoch(row)
-        return TrainResult(self.run, self.state.best_mean_iou, self.state.best_epoch, history)
+            if self.parts["test"]:
+                load_weights(self.folder / place.WEIGHTS_FILE, self.kept)
+                record.add_test(self.score("test").to_dict(self.spec)[self.spec.mask_name])
+        record.write_card(self.spec, self.report, {part: len(samples) for part, samples in self.parts.items()})
+        return TrainResult(
+            run=self.run,
+            model=self.folder,
+            best_mean_iou=self.state.best_mean_iou,
+            best_epoch=self.state.best_epoch,
+            history=record.history,
+            statistics=record.statistics(),
+            test_mean_iou=record.test["mean_iou"] if record.test else None,
+            parts=self.parts,
+            metadata=training_set_metadata(self.spec, self.report),
+        )
 
     def epoch(self) -> dict[str, Any]:
         """Train once through the data, validate, keep the best weights."""
@@ -246,13 +297,13 @@ class _Training:
         started = time.perf_counter()
         loss = self._train_epoch(number)
         trained = time.perf_counter() - started
-        scores = self.validate()
+        scores = self.score("validation").scores
         self.state.epoch = number
         if scores.mean_iou > self.state.best_mean_iou:
             self.state.best_mean_iou, self.state.best_epoch = scores.mean_iou, number
             parameters = sum(p.numel() for p in self.model.parameters())
             about = {"epoch": number, "validation_mean_iou": scores.mean_iou, "parameters": parameters}
-            save_weights(self.run / bundle.WEIGHTS_FILE, self.kept, about)
+            save_weights(self.folder / place.WEIGHTS_FILE, self.kept, about)
         return {
             "epoch": number,
             "step": self.state.step,
@@ -323,18 +374,10 @@ class _Training:
         """The weights that are validated and shipped: the average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
-    def validate(self) -> Any:
-        """Scores on the validation part, by the same code that `segdeploy evaluate` runs."""
+    def score(self, part: Part) -> EvalResult:
+        """Scores on the validation or test part, by the same code that `segdeploy evaluate` runs."""
         size = self.config.trainer.eval_batch_size or self.config.trainer.batch_size
         module = Deployed(self.kept, self.spec.preprocessing)
         runner = TorchRunner(module, str(self.device), RunnerOptions(threads=torch.get_num_threads()))
-        with progress("validating") as step:
-            return evaluate(runner, self.parts["validation"], self.spec, batch_size=size, progress=step).scores
-
-
-def _read_history(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` up to `epochs`; a crash may have left one more, or none."""
-    if not path.is_file():
-        return []
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [row for row in rows if row["epoch"] <= epochs]
+        with progress(f"scoring the {part} part") as step:
+            return evaluate(runner, self.parts[part], self.spec, batch_size=size, progress=step)
