@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from segdeploy import files
 from segdeploy import run_folder as place
+from segdeploy.data.scan import ScanReport
 from segdeploy.train.curves import write_curves
 
 if TYPE_CHECKING:
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from segdeploy.data.scan import ScanReport
+    from segdeploy.classes import ClassMap
     from segdeploy.model.spec import ModelSpec
     from segdeploy.run_folder import Skip
 
@@ -57,7 +60,7 @@ class Record:
         self.history.append(row)
         if self._board is not None:
             for key, value in row.items():
-                if key != "epoch":
+                if key != "epoch" and value is not None:
                     self._board.add_scalar(key, value, row["epoch"])
         if not self.skip.statistics:
             files.write_text(self.run / place.METRICS_FILE, "".join(json.dumps(r) + "\n" for r in self.history))
@@ -77,7 +80,7 @@ class Record:
             for key, value in row.items():
                 part, _, metric = key.partition("_")
                 if part in found and key not in _NO_SCORES:
-                    found[part].setdefault(metric, []).append(value if math.isfinite(value) else None)
+                    found[part].setdefault(metric, []).append(value)
         for metric, value in (self.test or {}).items():
             if isinstance(value, float):  # not the tables of each class
                 found["test"][metric] = [value]
@@ -131,6 +134,14 @@ def training_set_metadata(spec: ModelSpec, report: ScanReport) -> dict[str, Any]
             "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in report.sizes.most_common()],
         },
     }
+
+
+def report_of(metadata: dict[str, Any], classes: ClassMap) -> ScanReport:
+    """The report that `training_set_metadata` was made from."""
+    found = metadata["mask"]["classes"]
+    sizes = Counter({(s["height"], s["width"]): s["images"] for s in metadata["image"]["sizes"]})
+    pixels, masks = (np.array([c[key] for c in found], np.int64) for key in ("pixels", "masks"))
+    return ScanReport(classes, pixels, metadata["mask"]["ignored_pixels"], masks, sizes)
 
 
 def model_card(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segdeploy.bundle import open_model
 from segdeploy.checkpoint import load_weights
@@ -26,6 +27,7 @@ from segdeploy.model.segmenter import build
 from segdeploy.run_folder import CONFIG_FILE, LATEST_FILE
 from segdeploy.runtime.runner import open_runner
 from segdeploy.train.loop import resume, train
+from segdeploy.train.validate import evaluate_with_loss
 
 CONFIG = f"""
 input_features:
@@ -83,6 +85,17 @@ def test_best_weights_score_what_training_said(finished, table):
     assert found == pytest.approx(finished.best_mean_iou, abs=1e-4)
     about = load_weights(finished.run / "model" / "model_weights.safetensors", build(bundle.spec))
     assert about["epoch"] == finished.best_epoch
+
+
+def test_validation_loss_of_the_best_epoch_is_that_of_its_weights(finished, table):
+    bundle = open_model(finished.run)
+    samples = [s for s in read_table(table) if s.part == "validation"]
+    with open_runner(bundle, "torch") as runner:
+        found = evaluate_with_loss(runner, torch.nn.CrossEntropyLoss(ignore_index=255), samples, bundle.spec)
+    said = finished.history[finished.best_epoch - 1]["validation_loss"]
+    assert said == pytest.approx(found.loss, rel=1e-4)
+    events = EventAccumulator(str(finished.run / "tensorboard")).Reload()
+    assert events.Scalars("validation_loss")[finished.best_epoch - 1].value == pytest.approx(said)
 
 
 def test_second_run_gets_its_own_folder(finished, table):
