@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from segdeploy.classes import ClassMap, Color, Encoding, default_colors
+from segdeploy.config.augmentation import Augmentations
+from segdeploy.config.bounds import Fraction, NonNegative, Side
+from segdeploy.config.preprocessing import Preprocessing
 from segdeploy.frozen import Frozen
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Side = Annotated[int, Field(ge=16, le=16384)]
 Policy = Literal["stretch", "letterbox"]
 
 
@@ -45,73 +45,6 @@ class ImagePreprocessing(Frozen):
     """Standard deviation per RGB channel on the scale 0..1; null: the encoder's own."""
 
 
-class HorizontalFlip(Frozen):
-    """Mirror left and right."""
-
-    type: Literal["random_horizontal_flip"]
-    probability: Fraction = 0.5
-    """Share of the samples that are mirrored."""
-
-
-class VerticalFlip(Frozen):
-    """Mirror top and bottom."""
-
-    type: Literal["random_vertical_flip"]
-    probability: Fraction = 0.5
-    """Share of the samples that are mirrored."""
-
-
-class Rotate(Frozen):
-    """Turn about the centre."""
-
-    type: Literal["random_rotate"]
-    degree: Annotated[float, Field(ge=0, le=180)] = 15.0
-    """Angles are drawn from -degree to degree."""
-
-
-class Scale(Frozen):
-    """Zoom about the centre; what lies outside the picture is ignored by the loss."""
-
-    type: Literal["random_scale"]
-    min: PositiveFloat = 0.5
-    """Smallest factor; below 1 the picture shrinks."""
-    max: PositiveFloat = 2.0
-    """Largest factor."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Scale:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
-        return self
-
-
-class Crop(Frozen):
-    """Train on a random window instead of the whole picture."""
-
-    type: Literal["random_crop"]
-    height: Side
-    """Height of the window, pixels."""
-    width: Side
-    """Width of the window, pixels."""
-
-
-class ColorJitter(Frozen):
-    """Change brightness, contrast and saturation, each by a factor drawn from 1 - x to 1 + x."""
-
-    type: Literal["random_color"]
-    brightness: Fraction = 0.3
-    """x for brightness."""
-    contrast: Fraction = 0.3
-    """x for contrast, about the image's mean grey."""
-    saturation: Fraction = 0.3
-    """x for saturation, about each pixel's grey."""
-
-
-Augmentation = Annotated[
-    HorizontalFlip | VerticalFlip | Rotate | Scale | Crop | ColorJitter, Field(discriminator="type")
-]
-
-
 class ImageFeature(Frozen):
     """The input: a column of image files and the encoder that reads them."""
 
@@ -122,8 +55,8 @@ class ImageFeature(Frozen):
     """Column of the table; null: the feature's name."""
     preprocessing: ImagePreprocessing
     """Size and normalisation."""
-    augmentation: tuple[Augmentation, ...] = ()
-    """Random changes of the training samples, image and mask alike."""
+    augmentation: Augmentations = ()
+    """Random changes of the training samples, image and mask alike; true: random_horizontal_flip, random_rotate."""
     encoder: Plugin
     """The network that turns the image into a pyramid of feature maps."""
 
@@ -259,30 +192,6 @@ class Trainer(Frozen):
     """FP16 autocast with loss scaling on CUDA; on a CPU training stays in FP32."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seed of weights, order and augmentation."""
-
-
-class Split(Frozen):
-    """How one table is cut into training, validation and test."""
-
-    type: Literal["random", "fixed"] = "random"
-    """random: by `probabilities`. fixed: by the column, with 0/1/2 or training/validation/test."""
-    column: str = "split"
-    """Column of a fixed split."""
-    probabilities: tuple[Fraction, Fraction, Fraction] = (0.7, 0.1, 0.2)
-    """Shares of training, validation and test; together 1."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> Split:
-        if abs(sum(self.probabilities) - 1) > 1e-6:
-            raise ValueError(f"probabilities add up to {sum(self.probabilities):g}, expected 1")
-        return self
-
-
-class Preprocessing(Frozen):
-    """What happens to the table as a whole."""
-
-    split: Split | None = None
-    """null: fixed where the table has a `split` column, else random."""
 
 
 class Export(Frozen):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +13,8 @@ from segdeploy import run_folder as place
 from segdeploy.checkpoint import load_weights
 from segdeploy.config.load import read_run_config
 from segdeploy.data.scan import ScanReport, resolve_encoding, scan_parts
-from segdeploy.data.table import Tables, fingerprint, read_parts
+from segdeploy.data.split import describe_split, read_parts, write_parts, written_parts
+from segdeploy.data.table import fingerprint
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ModelError
 from segdeploy.model.segmenter import Segmenter, build, from_config
@@ -31,8 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from segdeploy.config.schema import RunConfig
-    from segdeploy.data.table import Part, Sample
-    from segdeploy.model.spec import ModelSpec
+    from segdeploy.data.table import Part, Sample, Tables
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +77,10 @@ def train(
     files.write_text(model / place.SPEC_FILE, spec.to_json() + "\n")
     files.write_text(model / place.CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
     files.write_json(model / place.METADATA_FILE, training_set_metadata(spec, report))
-    for part, samples in parts.items():
-        files.write_text(place.part_table(run, part), _table_text(samples, spec))
+    digests = write_parts(run / place.SPLITS_FOLDER, parts, spec.image_column, spec.mask_column)
     if not skip.description:
-        files.write_json(run / place.DESCRIPTION_FILE, _describe(tables, parts, report, segmenter))
+        split = describe_split(tables, config, parts) | {"sha256": digests}
+        files.write_json(run / place.DESCRIPTION_FILE, _describe(tables, split, parts, report, segmenter))
     return Training(config, run, model, spec, segmenter, parts, report, device, skip).go(on_epoch)
 
 
@@ -103,7 +100,7 @@ def resume(
     skip: Skip | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainResult:
-    """Go on where a run stopped, with its own configuration and tables; `tables` where the files have moved.
+    """Go on where a run stopped, with its own configuration and split; `tables` where images or masks have moved.
 
     `run` may also be the model folder in it.
 
@@ -125,7 +122,7 @@ def resume(
         raise ModelError(f"{run}: expected a run folder with {place.CONFIG_FILE} and {place.SPEC_FILE}")
     spec = bundle.read_spec(model)
     described = json.loads((run / place.DESCRIPTION_FILE).read_text())
-    parts, report = checked_parts(config, tables or _tables_from(described["tables"]))
+    parts, report = checked_parts(config, tables or written_parts(run / place.SPLITS_FOLDER))
     if fingerprint(parts["training"]) != described["data"]["training"]["sha256"]:
         raise ModelError(f"{run}: the training data are not those that the run began with; start a new run")
     training = Training(config, run, model, spec, build(spec), parts, report, device, skip or Skip())
@@ -151,24 +148,12 @@ def checked_parts(config: RunConfig, tables: Tables) -> tuple[dict[Part, list[Sa
     return parts, report
 
 
-def _table_text(samples: list[Sample], spec: ModelSpec) -> str:
-    """A CSV of absolute paths, so that each part can be scored later by itself."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([spec.image_column, spec.mask_column])
-    writer.writerows([s.image.resolve(), s.mask.resolve() if s.mask else ""] for s in samples)
-    return text.getvalue()
-
-
-def _tables_from(described: dict[str, str | None]) -> Tables:
-    from pathlib import Path
-
-    return Tables(**{k: None if v is None else Path(v) for k, v in described.items()})
-
-
-def _describe(tables: Tables, parts: dict[Part, list[Sample]], report: ScanReport, model: Segmenter) -> dict[str, Any]:
+def _describe(
+    tables: Tables, split: dict[str, Any], parts: dict[Part, list[Sample]], report: ScanReport, model: Segmenter
+) -> dict[str, Any]:
     return {
-        "tables": {k: None if v is None else str(v.resolve()) for k, v in asdict(tables).items()},
+        "tables": tables.describe(),
+        "split": split,
         "data": {part: {"samples": len(s), "sha256": fingerprint(s)} for part, s in parts.items()},
         "class_pixels": dict(zip(report.classes.names, report.pixels.tolist(), strict=True)),
         "ignored_pixels": report.ignored,

@@ -1,5 +1,6 @@
 """Training on a few generated pictures: what it leaves behind, and that a stopped run goes on as if it never had."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -143,6 +144,43 @@ def test_killed_run_goes_on(table, tmp_path):
     rows = resume(run, device="cpu").history
     assert [r["epoch"] for r in rows] == list(range(1, done["trainer"]["epochs"] + 1))
     assert open_model(run).find("weights") is not None
+
+
+def test_in_memory_table_trains_and_resumes_from_the_runs_own_split(table, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([vars_of(s) for s in read_table(table)])
+    config = parse_config(
+        CONFIG + "preprocessing: {split: {type: stratify, column: scene, probabilities: [0.5, 0.25, 0.25]}}\n",
+        overrides=["trainer.epochs=1"],
+    )
+    run = train(config, Tables(dataset=frame), tmp_path, device="cpu").run
+    about = json.loads((run / "description.json").read_text())
+    assert about["tables"]["dataset"] == "table in memory (DataFrame)"
+    split = about["split"]
+    assert (split["type"], split["column"], split["seed"]) == ("stratify", "scene", config.trainer.seed)
+    assert split["samples"] == {"training": 10, "validation": 5, "test": 5}
+    for part, digest in split["sha256"].items():
+        assert digest == hashlib.sha256((run / "splits" / f"{part}.csv").read_bytes()).hexdigest()
+    done = json.loads((run / "config.json").read_text())
+    done["trainer"]["epochs"] = 2
+    (run / "config.json").write_text(json.dumps(done))
+    assert [row["epoch"] for row in resume(run, device="cpu").history] == [1, 2]
+
+
+def vars_of(sample):
+    return {"image": sample.image, "mask": str(sample.mask), "scene": int(sample.image.stem) % 2}
+
+
+def test_resume_needs_no_table_and_sees_changed_data(table, tmp_path):
+    folder = shutil.copytree(table.parent, tmp_path / "data")
+    config = parse_config(CONFIG, overrides=["trainer.epochs=1"])
+    run = train(config, Tables(dataset=folder / table.name), tmp_path, device="cpu").run
+    (folder / table.name).unlink()
+    assert len(resume(run, device="cpu").history) == 1
+    first = read_table(run / "splits" / "training.csv")[0].image
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(first)
+    with pytest.raises(ModelError, match="training data are not those"):
+        resume(run, device="cpu")
 
 
 def test_resume_refuses_other_data(finished, tmp_path):
