@@ -63,11 +63,8 @@ def find_model(path: Path) -> Path | None:
 
 def find_run(path: Path) -> Path | None:
     """The run folder, from RUN or RUN/model; None where `path` is neither, or a model folder copied by itself."""
-    model = find_model(path)
-    if model is None or model.resolve().name != MODEL_FOLDER:
-        return None
-    run = path if model != path else path.resolve().parent
-    return run if (run / SPLITS_FOLDER).is_dir() else None
+    above = [path.resolve().parent] if path.resolve().name == MODEL_FOLDER else []
+    return next((run for run in (path, *above) if (run / SPLITS_FOLDER).is_dir()), None)
 
 
 def part_table(run: Path, part: str) -> Path:

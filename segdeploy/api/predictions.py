@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,7 @@ def as_frame(columns: dict[str, list[NDArray[np.uint8]]], return_type: Any = Non
     """A DataFrame where pandas is installed and `return_type` is not dict, else the columns themselves."""
     if return_type in (dict, "dict") or importlib.util.find_spec("pandas") is None:
         return columns
-    import pandas as pd
-
+    pd: Any = importlib.import_module("pandas")
     return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
 
 
@@ -78,9 +78,8 @@ def save_predictions(
     if importlib.util.find_spec("pyarrow") is None:
         log.warning("%s: predictions.parquet needs pyarrow, which is not installed; the masks are there", folder)
         return
-    import pyarrow
-    from pyarrow import parquet
-
+    pyarrow: Any = importlib.import_module("pyarrow")
+    parquet: Any = importlib.import_module("pyarrow.parquet")
     # Parquet has no arrays of two dimensions; lists of lists keep each image's own size.
     table = pyarrow.table({name: [v.tolist() for v in values] for name, values in as_columns(spec, labels).items()})
     with replacing(folder / "predictions.parquet") as part:

@@ -22,6 +22,8 @@ COMMANDS = {
     "benchmark": "accuracy and speed of every backend, as one report",
     "plugins": "list encoders, decoders and backends, and show their keys",
 }
+# Ludwig's names of commands; --help leaves them out.
+_LUDWIG = ("export-model",)
 # A benchmark measures engines as their users run them.
 _AS_THEY_ARE = ("benchmark", "demo")
 
@@ -35,8 +37,9 @@ class _Lazy(click.Group):
             # OpenMP threads that sleep while they wait save an order of magnitude on a busy machine. It must
             # be set before torch is imported.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if cmd_name in COMMANDS:
-            command: click.Command = importlib.import_module(f"segdeploy.cli.{cmd_name}").command
+        name = cmd_name.replace("_", "-")
+        if name in (*COMMANDS, *_LUDWIG):
+            command: click.Command = importlib.import_module(f"segdeploy.cli.{name.replace('-', '_')}").command
             return command
         if cmd_name not in self.commands:
             from segdeploy.plugin.manager import load
@@ -49,7 +52,12 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+def _dashes(word: str) -> str:
+    return word.replace("_", "-")
+
+
+# Ludwig writes --output_directory where we write --output-directory.
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _dashes})
 @click.version_option(__version__, prog_name="segdeploy")
 @click.option("-v", "--verbose", count=True, help="Say more; twice: say everything.")
 def cli(verbose: int) -> None:

@@ -90,6 +90,26 @@ def _checked(source: Source, overrides: Sequence[str]) -> RunConfig:
     return config.model_copy(update={"input_features": (image,), "output_features": (mask,)})
 
 
+def choose_config(path: Path | None, text: str | None, model: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """From the one of file and text that is given, or else from a model folder that training is to start from.
+
+    Raises:
+        ConfigError: none of them, or file and text; or see `load_config`.
+    """
+    if path is not None and text is not None:
+        raise ConfigError("expected -c CONFIG or --config-str YAML, got both")
+    if path is not None:
+        return load_config(path, overrides)
+    if text is not None:
+        return parse_config(text, "--config-str", overrides)
+    if model is None:
+        raise ConfigError("expected -c CONFIG, or --resume RUN")
+    kept = read_run_config(model)
+    if kept is None:
+        raise ConfigError(f"{model}: keeps no configuration to train with; give one with -c")
+    return config_from_dict(kept.model_dump(mode="json"), str(model), overrides)
+
+
 def read_run_config(run: Path) -> RunConfig | None:
     """The configuration that a run folder or its model folder keeps; None where `run` is neither.
 

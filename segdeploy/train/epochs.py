@@ -141,7 +141,7 @@ class Training:
             statistics=record.statistics(),
             test_mean_iou=record.test["mean_iou"] if record.test else None,
             parts=self.parts,
-            metadata=training_set_metadata(self.spec, self.report),
+            metadata=training_set_metadata(self.config, self.report),
         )
 
     def epoch(self) -> dict[str, Any]:

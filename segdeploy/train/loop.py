@@ -76,7 +76,7 @@ def train(
     model = model_folder or run / place.MODEL_FOLDER
     files.write_text(model / place.SPEC_FILE, spec.to_json() + "\n")
     files.write_text(model / place.CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
-    files.write_json(model / place.METADATA_FILE, training_set_metadata(spec, report))
+    files.write_json(model / place.METADATA_FILE, training_set_metadata(config, report))
     digests = write_parts(run / place.SPLITS_FOLDER, parts, spec.image_column, spec.mask_column)
     if not skip.description:
         split = describe_split(tables, config, parts) | {"sha256": digests}
@@ -111,12 +111,13 @@ def resume(
     device = pick_device(device)
     run = find_run(run) or run
     model = run / place.MODEL_FOLDER
-    for file, since in (
-        (model / place.LATEST_FILE, "written after the first epoch"),
-        (run / place.DESCRIPTION_FILE, "the data"),
-    ):
-        if not file.is_file():
-            raise ModelError(f"{run}: expected a run folder with {file.relative_to(run)} ({since}), found none")
+    if not (model / place.LATEST_FILE).is_file():
+        raise ModelError(
+            f"{run}: expected a run folder with {place.MODEL_FOLDER}/{place.LATEST_FILE}, found none; "
+            "it is written after the first epoch"
+        )
+    if not (run / place.DESCRIPTION_FILE).is_file():
+        raise ModelError(f"{run}: has no {place.DESCRIPTION_FILE}, which says what data the run began with")
     config = read_run_config(run)
     if config is None:
         raise ModelError(f"{run}: expected a run folder with {place.CONFIG_FILE} and {place.SPEC_FILE}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from segdeploy.classes import ClassMap
+    from segdeploy.config.schema import RunConfig
     from segdeploy.model.spec import ModelSpec
     from segdeploy.run_folder import Skip
 
@@ -109,13 +110,13 @@ def _read_history(path: Path, epochs: int) -> list[dict[str, Any]]:
     return [row for row in rows if row["epoch"] <= epochs]
 
 
-def training_set_metadata(spec: ModelSpec, report: ScanReport) -> dict[str, Any]:
+def training_set_metadata(config: RunConfig, report: ScanReport) -> dict[str, Any]:
     """What the training data look like, JSON-ready: classes and how masks spell them, pixels, sizes."""
-    classes = spec.classes
+    classes, image, mask = report.classes, config.image, config.mask
     return {
         "mask": {
-            "name": spec.mask_name,
-            "column": spec.mask_column,
+            "name": mask.name,
+            "column": mask.column or mask.name,
             "num_classes": len(classes),
             "classes": [
                 {"id": i, "name": name, "color": list(color), "pixels": int(pixels), "masks": int(masks)}
@@ -129,8 +130,9 @@ def training_set_metadata(spec: ModelSpec, report: ScanReport) -> dict[str, Any]
             "ignored_pixels": report.ignored,
         },
         "image": {
-            "column": spec.image_column,
-            "preprocessing": spec.preprocessing.model_dump(mode="json"),
+            "name": image.name,
+            "column": image.column or image.name,
+            "preprocessing": image.preprocessing.model_dump(mode="json"),
             "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in report.sizes.most_common()],
         },
     }
