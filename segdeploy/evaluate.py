@@ -57,7 +57,7 @@ class EvalResult:
         """JSON-ready, in Ludwig's shape: the mask's name, then the statistics."""
         loss = {} if self.loss is None else {"loss": none_if_nan(self.loss)}
         return {
-            spec.mask_column: loss | self.scores.to_dict(spec.classes),
+            spec.mask_name: loss | self.scores.to_dict(spec.classes),
             "images": self.images,
             "measured_at": self.at,
             "seconds": round(self.seconds, 3),

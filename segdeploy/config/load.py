@@ -15,15 +15,13 @@ from segdeploy.config.schema import RunConfig
 from segdeploy.config.yaml12 import MAX_BYTES, KeyPath, Source, dotted, parse
 from segdeploy.errors import ConfigError, MissingPartError
 from segdeploy.plugin import registry
+from segdeploy.run_folder import CONFIG_FILE, find_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 log = logging.getLogger(__name__)
-
-CONFIG_FILE = "config.json"
-"""A run folder's copy of its configuration, with all defaults filled in."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, lenient: bool = False) -> RunConfig:
@@ -59,20 +57,42 @@ def config_from_dict(
 ) -> RunConfig:
     """The same from plain dicts, lists, strings, numbers, booleans and None, which are not changed."""
     try:
-        plain = json.loads(json.dumps(value))
-    except (TypeError, ValueError) as e:
-        raise ConfigError(f"{name}: expected plain dicts, lists, strings, numbers, booleans and None: {e}") from e
+        plain = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ConfigError(f"{name}: expected dicts, lists, words, numbers, true, false and null alone: {e}") from e
     return _check(Source(plain, name, {}), overrides, lenient)
 
 
+def choose_config(
+    path: Path | None, text: str | None, model: Path | None, overrides: Sequence[str] = (), *, lenient: bool = False
+) -> RunConfig:
+    """From the one of file and text that is given, or else from a model folder that training is to start from.
+
+    Raises:
+        ConfigError: none of them, or file and text; or see `load_config`.
+    """
+    if path is not None and text is not None:
+        raise ConfigError("expected -c CONFIG or --config-str YAML, got both")
+    if path is not None:
+        return load_config(path, overrides, lenient=lenient)
+    if text is not None:
+        return parse_config(text, "--config-str", overrides, lenient=lenient)
+    if model is None:
+        raise ConfigError("expected -c CONFIG, or --resume RUN")
+    kept = read_run_config(model)
+    if kept is None:
+        raise ConfigError(f"{model}: keeps no configuration to train with; give one with -c")
+    return config_from_dict(kept.model_dump(mode="json"), str(model), overrides, lenient=lenient)
+
+
 def read_run_config(run: Path) -> RunConfig | None:
-    """The configuration that a run folder keeps; None where `run` is no run folder.
+    """The configuration that a run folder or its model folder keeps; None where `run` is neither.
 
     Raises:
         ConfigError: somebody edited it and made a mistake.
     """
-    file = run / CONFIG_FILE
-    if not file.is_file() or not (run / "model.json").is_file():
+    model = find_model(run)
+    if model is None or not (file := model / CONFIG_FILE).is_file():
         return None
     try:
         return RunConfig.model_validate_json(file.read_bytes())
@@ -90,7 +110,7 @@ def _check(source: Source, overrides: Sequence[str], lenient: bool) -> RunConfig
     translated = translate(source)
     mistakes, dropped = list(translated.mistakes), [source.spelled(p) for p in translated.dropped]
     if dropped:
-        log.warning("%s: without effect in segdeploy: %s", source.name, ", ".join(dropped))
+        log.info("%s: without effect in segdeploy: %s", source.name, ", ".join(dropped))
     unknown: list[KeyPath] = []
     config = _validate(RunConfig, source, (), mistakes, unknown if lenient else None)
     parts = {kind: _plugin(kind, source, mistakes, unknown if lenient else None) for kind in ("encoder", "decoder")}

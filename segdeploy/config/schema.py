@@ -249,7 +249,7 @@ class Trainer(Frozen):
     gradient_clipping: GradientClipping = GradientClipping()
     """Limits on the gradient."""
     early_stop: Annotated[int, Field(ge=-1)] = -1
-    """Stop after this many epochs without a better validation score; -1: never."""
+    """Stop after this many epochs without a better validation score; -1 or 0: never."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and keep a moving average of the weights; each step it keeps this share of itself. null: none."""
     use_mixed_precision: bool = False

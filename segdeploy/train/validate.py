@@ -35,6 +35,7 @@ def evaluate_with_loss(
     at: At = "mask",
     boundary: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    on_labels: Callable[[Example, NDArray[np.uint8]], None] | None = None,
 ) -> EvalResult:
     """`segdeploy.evaluate.evaluate`, and the mean loss beside its scores; the network runs once.
 
@@ -44,12 +45,18 @@ def evaluate_with_loss(
     Args:
         runner: of the `torch` backend, as `open_runner(bundle, "torch")` gives it.
         loss: see `segdeploy.train.losses.build_loss`.
-        samples, spec, batch_size, at, boundary, progress: see `evaluate`.
+        samples, spec, batch_size, at, boundary, progress, on_labels: see `evaluate`.
 
     Raises:
         DataError: see `segdeploy.evaluate.read_examples`.
     """
     mean = _MeanLoss(loss, runner.device, spec.preprocessing)
+
+    def take(example: Example, labels: NDArray[np.uint8]) -> None:
+        mean.add(example, labels)
+        if on_labels is not None:
+            on_labels(example, labels)
+
     hook = runner.module.segmenter.register_forward_hook(mean.take)
     try:
         result = evaluate(
@@ -60,7 +67,7 @@ def evaluate_with_loss(
             at=at,
             boundary=boundary,
             progress=progress,
-            on_labels=mean.add,
+            on_labels=take,
         )
     finally:
         hook.remove()
