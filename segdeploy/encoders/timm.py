@@ -59,7 +59,7 @@ class TimmEncoder(TimmModel):
         windows.check_multiple(self.model_name, height, width, self.multiple)
         image = F.pad(image, (0, -width % self.padded_to, 0, -height % self.padded_to))
         maps = self.body(image)
-        if self.body.output_fmt == Format.NHWC:  # Swin and its kin
+        if getattr(self.body, "output_fmt", Format.NCHW) == Format.NHWC:  # Swin and its kin
             return tuple(m.permute(0, 3, 1, 2) for m in maps)
         return tuple(maps)
 
