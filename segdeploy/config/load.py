@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from segdeploy.config.explain import drop_unknown, explain, suggest
 from segdeploy.config.ludwig import translate
 from segdeploy.config.override import SHORT, apply_overrides
+from segdeploy.config.refused import REFUSED_ENCODERS
 from segdeploy.config.schema import RunConfig
 from segdeploy.config.yaml12 import MAX_BYTES, KeyPath, Source, dotted, parse
 from segdeploy.errors import ConfigError, MissingPartError
@@ -159,6 +160,10 @@ def _plugin(kind: str, source: Source, mistakes: list[str], unknown: list[KeyPat
     if not isinstance(raw, dict) or not isinstance(raw.get("type"), str):
         return None
     name = raw["type"]
+    if kind == "encoder" and name in REFUSED_ENCODERS and name not in registry.catalogue("encoder").plugins:
+        head = f"{source.where((*path, 'type'))}: {source.spelled((*path, 'type'))}"
+        mistakes.append(f"{head}: {name} cannot segment: {REFUSED_ENCODERS[name]}")
+        return None
     try:
         section = registry.encoder(name).config if kind == "encoder" else registry.decoder(name).config
     except MissingPartError as e:

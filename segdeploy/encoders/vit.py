@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import timm
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -40,13 +40,7 @@ class VitSection(PlainSection):
     """Keys of `vit` beside its variant."""
 
     model_name: str | None = None
-    """Any plain vision transformer of timm's instead of a variant, such as vit_tiny_patch16_224."""
-
-    @model_validator(mode="after")
-    def _one_name(self) -> VitSection:
-        if self.model_name is not None and "model_variant" in self.model_fields_set:
-            raise ValueError("give model_variant or model_name, not both")
-        return self
+    """Any plain vision transformer of timm's, such as vit_tiny_patch16_224; comes before model_variant."""
 
 
 class PlainEncoder(TimmModel):
