@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -21,6 +21,9 @@ MAX_CLASSES = 255
 
 Level = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Level, Level, Level]
+PixelValue = Annotated[int, Field(ge=0, le=65535)]
+Values = Annotated[tuple[PixelValue, ...], Field(min_length=1)]
+Colors = Annotated[tuple[Color, ...], Field(min_length=1)]
 Encoding = Literal["auto", "class_id", "binary", "color"]
 
 
@@ -29,12 +32,17 @@ class ClassMap(Frozen):
 
     names: Annotated[tuple[str, ...], Field(min_length=2, max_length=MAX_CLASSES)]
     colors: tuple[Color, ...]
-    ignore_index: Annotated[int, Field(ge=0, le=65535)] | None = 255
-    """Value in mask files that marks pixels without a label; None: every pixel has one."""
-    ignore_color: Color | None = None
+    """RGB of each class in pictures, and in colour masks unless `mask_colors` says otherwise."""
+    values: tuple[Values, ...] | None = None
+    """Pixel values of each class in mask files; None: its id."""
+    mask_colors: tuple[Colors, ...] | None = None
+    """RGB colours of each class in colour masks; None: its one colour."""
+    ignore_index: PixelValue | Values | None = 255
+    """Value or values in mask files that mark pixels without a label; None: every pixel has one."""
+    ignore_color: Color | Colors | None = None
     """The same for masks that are RGB pictures."""
     encoding: Encoding = "auto"
-    """class_id: pixel value = id. binary: 0 and 255 are classes 0 and 1. color: RGB by `colors`. auto: by looking."""
+    """class_id: by pixel value. binary: 0 and 255 are classes 0 and 1. color: RGB. auto: by looking."""
 
     @model_validator(mode="after")
     def _check(self) -> ClassMap:
@@ -42,21 +50,61 @@ class ClassMap(Frozen):
             raise ValueError(f"{len(self.names)} names but {len(self.colors)} colours")
         if doubled := sorted({n for n in self.names if self.names.count(n) > 1}):
             raise ValueError(f"class names must differ, but {', '.join(doubled)} stands more than once")
+        for what, owned in (("values", self.values), ("mask_colors", self.mask_colors)):
+            if owned is not None and len(owned) != len(self.names):
+                raise ValueError(f"{len(self.names)} names but {what} of {len(owned)} classes")
         if self.encoding == "color" and len(set(self.colors)) != len(self.colors):
             raise ValueError("with RGB masks every class needs a colour of its own")
-        if self.encoding in ("auto", "color") and self.ignore_color in self.colors:
-            raise ValueError(
-                f"ignore_color {self.ignore_color} is the colour of class "
-                f"{self.names[self.colors.index(self.ignore_color)]!r}"
-            )
-        if self.encoding != "color" and self.ignore_index is not None and self.ignore_index < len(self.names):
-            raise ValueError(
-                f"ignore_index {self.ignore_index} is the id of class {self.names[self.ignore_index]!r}; "
-                f"use a value from {len(self.names)} to 255, or null"
-            )
+        # A value or colour with two owners is a mistake only where that spelling can occur. Colours that were
+        # chosen for pictures alone may repeat, so under "auto" they are not held against each other.
+        if self.encoding == "color" or self.mask_colors is not None:
+            self._one_owner("color", self.spelled_colors)
+        if self.encoding in ("auto", "color"):
+            self._not_ignored("color", self.spelled_colors, self.ignore_colors)
+        if self.encoding in ("auto", "class_id"):
+            self._one_owner("value", self.spelled_values)
+        if self.encoding != "color":
+            self._not_ignored("index", self.spelled_values, self.ignore_values)
         if self.encoding == "binary" and len(self.names) != 2:
             raise ValueError(f"0/255 masks have 2 classes, but {len(self.names)} are named")
         return self
+
+    def _one_owner(self, what: str, spelled: tuple[tuple[Any, ...], ...]) -> None:
+        owners: dict[Any, str] = {}
+        for name, mine in zip(self.names, spelled, strict=True):
+            for item in mine:
+                if owners.setdefault(item, name) != name:
+                    raise ValueError(f"{what} {item} belongs to class {owners[item]!r} and to class {name!r}")
+
+    def _not_ignored(self, what: str, spelled: tuple[tuple[Any, ...], ...], ignored: tuple[Any, ...]) -> None:
+        for name, mine in zip(self.names, spelled, strict=True):
+            for item in set(mine) & set(ignored):
+                kind = "colour" if what == "color" else "value" if self.values else "id"
+                free = 256 if what == "color" else max(v for values in spelled for v in values) + 1
+                hint = f"; use a value from {free} to 255, or null" if free < 256 else ""
+                raise ValueError(f"ignore_{what} {item} is the {kind} of class {name!r}{hint}")
+
+    @property
+    def spelled_values(self) -> tuple[Values, ...]:
+        """The pixel values of each class in single-channel masks: (C,) tuples."""
+        return tuple((i,) for i in range(len(self))) if self.values is None else self.values
+
+    @property
+    def spelled_colors(self) -> tuple[Colors, ...]:
+        """The RGB colours of each class in colour masks: (C,) tuples."""
+        return tuple((c,) for c in self.colors) if self.mask_colors is None else self.mask_colors
+
+    @property
+    def ignore_values(self) -> tuple[int, ...]:
+        """`ignore_index` as a tuple."""
+        index = self.ignore_index
+        return () if index is None else (index,) if isinstance(index, int) else index
+
+    @property
+    def ignore_colors(self) -> tuple[Color, ...]:
+        """`ignore_color` as a tuple."""
+        color: Any = self.ignore_color
+        return () if color is None else (color,) if isinstance(color[0], int) else color
 
     def __len__(self) -> int:
         """Number of classes."""

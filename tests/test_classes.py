@@ -77,3 +77,32 @@ def test_default_colors_differ(count):
     assert len(colors) == len(set(colors)) == count
     assert all(0 <= level <= 255 for color in colors for level in color)
     assert colors[:2] == default_colors(2)  # a class keeps its colour when others are added
+
+
+def test_several_spellings_of_one_class():
+    classes = ClassMap(
+        names=("ground", "car"),
+        colors=(RED, GREEN),
+        values=((1, 2), (7,)),
+        mask_colors=((RED, (9, 9, 9)), (GREEN,)),
+        ignore_index=(0, 255),
+        ignore_color=((0, 0, 0), (1, 1, 1)),
+    )
+    assert classes.spelled_values == ((1, 2), (7,))
+    assert classes.spelled_colors == ((RED, (9, 9, 9)), (GREEN,))
+    assert (classes.ignore_values, classes.ignore_colors) == ((0, 255), ((0, 0, 0), (1, 1, 1)))
+    assert ClassMap.model_validate_json(classes.model_dump_json()) == classes
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"values": ((1,), (1, 2))}, "value 1 belongs to class 'ground' and to class 'car'"),
+        ({"values": ((1,), (2,)), "ignore_index": (2, 3)}, "ignore_index 2 is the value of class 'car'"),
+        ({"values": ((1,),)}, "2 names but values of 1 classes"),
+        ({"mask_colors": ((RED,), (GREEN, RED))}, r"color \(255, 0, 0\) belongs to class 'ground' and to class 'car'"),
+    ],
+)
+def test_a_spelling_has_one_owner(change, said):
+    with pytest.raises(ValidationError, match=said):
+        ClassMap(names=("ground", "car"), colors=(RED, GREEN), **change)

@@ -1,10 +1,10 @@
-"""The section `preprocessing` at the top: how a table is cut."""
+"""The section `preprocessing` at the top: how a table is cut, and where decoded samples are kept."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, PositiveFloat, model_validator
 
 from segdeploy.config.bounds import Fraction
 from segdeploy.frozen import Frozen
@@ -40,8 +40,22 @@ class Split(Frozen):
         return self
 
 
+class Cache(Frozen):
+    """Where the training samples are kept once they are decoded and resized."""
+
+    mode: Literal["auto", "memory", "disk", "none"] = "auto"
+    """memory: at most half of what is free. disk: in a file that goes with the process, at most half of what is free
+    there. auto: the first of them that holds everything, else the one that holds more. none: decode in each epoch."""
+    directory: str | None = None
+    """Folder of the file; null: the system's folder for temporary files, or /var/tmp where that lies in memory."""
+    max_gb: PositiveFloat | None = None
+    """At most this much, 10^9 bytes; null: no limit of its own in memory, 64 GiB on disk."""
+
+
 class Preprocessing(Frozen):
     """What happens to the table as a whole."""
 
     split: Split | None = None
     """null: fixed where the table has a `split` column, else random."""
+    cache: Cache = Cache()
+    """Where decoded samples are kept."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from segdeploy.classes import ClassMap, Color, Encoding, default_colors
+from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Values, default_colors
 from segdeploy.config.augmentation import Augmentations
 from segdeploy.config.bounds import Fraction, NonNegative, Side
 from segdeploy.config.preprocessing import Preprocessing
@@ -33,16 +33,27 @@ Plugin = Annotated[dict[str, Any], BeforeValidator(_needs_type)]
 class ImagePreprocessing(Frozen):
     """How an image becomes the network's input."""
 
-    height: Side
-    """Height of the network's input, pixels."""
-    width: Side
+    height: Side | None = None
+    """Height of the network's input, pixels; null, together with width: the training images' own, on average."""
+    width: Side | None = None
     """Width of the network's input, pixels."""
+    infer_image_max_height: Side = 256
+    """Largest height that is taken from the images."""
+    infer_image_max_width: Side = 256
+    """Largest width that is taken from the images."""
     resize: Policy = "stretch"
     """stretch: to height x width. letterbox: keep the proportions and fill the rest with `mean`."""
     mean: tuple[Fraction, Fraction, Fraction] | None = None
     """Mean per RGB channel on the scale 0..1; null: the encoder's own."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Standard deviation per RGB channel on the scale 0..1; null: the encoder's own."""
+
+    @model_validator(mode="after")
+    def _both_sides(self) -> ImagePreprocessing:
+        if (self.height is None) != (self.width is None):
+            missing, given = ("height", "width") if self.height is None else ("width", "height")
+            raise ValueError(f"needs `{missing}` beside `{given}`; leave out both to take the images' own size")
+        return self
 
 
 class ImageFeature(Frozen):
@@ -53,7 +64,7 @@ class ImageFeature(Frozen):
     type: Literal["image"]
     column: str | None = None
     """Column of the table; null: the feature's name."""
-    preprocessing: ImagePreprocessing
+    preprocessing: ImagePreprocessing = ImagePreprocessing()
     """Size and normalisation."""
     augmentation: Augmentations = ()
     """Random changes of the training samples, image and mask alike; true: random_horizontal_flip, random_rotate."""
@@ -68,6 +79,10 @@ class NamedClass(Frozen):
     """Name in reports."""
     color: Color | None = None
     """RGB in colour masks and pictures; null: one is chosen."""
+    mask_colors: Colors | None = None
+    """A list of RGB colours that all mean this class in colour masks; null: `color` alone."""
+    value: PixelValue | Values | None = None
+    """Pixel value in mask files, or a list of values that all mean this class; null: its place in the list."""
     id: Annotated[int, Field(ge=0, le=254)] | None = None
     """Optional; must be the place in the list, from 0."""
 
@@ -77,12 +92,14 @@ class MaskPreprocessing(Frozen):
 
     classes: Annotated[tuple[str | NamedClass, ...], Field(min_length=2, max_length=255)] | None = None
     """The classes in order of their ids."""
-    num_classes: Annotated[int, Field(ge=2, le=255)] | None = None
-    """Instead of `classes`: that many, named class_0, class_1, ..."""
-    ignore_index: Annotated[int, Field(ge=0, le=65535)] | None = 255
-    """Pixel value that means 'no label'; left out of loss and scores. null: there is none."""
-    ignore_color: Color | None = None
-    """The same for colour masks."""
+    num_classes: Annotated[int, Field(ge=2, le=255)] | Literal["auto"] | None = None
+    """Instead of `classes`: that many, named class_0, class_1, ... in the order of the values or colours in the
+    masks; auto: as many as the masks hold."""
+    ignore_index: PixelValue | Values | Literal["auto"] | None = "auto"
+    """Pixel value, or values, that mean 'no label'; left out of loss and scores. null: there is none. auto: 255,
+    where the masks do not show that it is a class."""
+    ignore_color: Color | Colors | None = None
+    """The same for colour masks: a colour, or a list of colours."""
     encoding: Encoding = "auto"
     """How the files spell classes: class_id (also palette PNG), binary (0 and 255), color (RGB), or auto."""
 
@@ -90,24 +107,54 @@ class MaskPreprocessing(Frozen):
     def _classes(self) -> MaskPreprocessing:
         if self.classes is None and self.num_classes is None:
             raise ValueError("needs `classes` (a list of names) or `num_classes`")
-        if self.classes is not None and self.num_classes not in (None, len(self.classes)):
+        if self.classes is not None and self.num_classes not in (None, "auto", len(self.classes)):
             raise ValueError(f"num_classes is {self.num_classes}, but {len(self.classes)} classes are listed")
         for place, item in enumerate(self.classes or ()):
             if isinstance(item, NamedClass) and item.id not in (None, place):
                 raise ValueError(f"class {item.name!r} has id {item.id}, but stands at place {place}; order them by id")
-        self.class_map()
+        valued = [i.name for i in self.named if i.value is not None]
+        if self.named and valued and len(valued) < len(self.named):
+            without = next(i.name for i in self.named if i.value is None)
+            raise ValueError(
+                f"class {valued[0]!r} has a `value` and class {without!r} has none; give one to every class"
+            )
+        if self.names is not None:
+            self.class_map()
         return self
 
+    @property
+    def named(self) -> tuple[NamedClass, ...]:
+        """`classes` in their long form; empty where only their number is known."""
+        return tuple(NamedClass(name=i) if isinstance(i, str) else i for i in self.classes or ())
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The classes' names; None where their number depends on the masks."""
+        if self.classes is not None:
+            return tuple(i.name for i in self.named)
+        return None if self.num_classes == "auto" else tuple(f"class_{i}" for i in range(self.num_classes or 0))
+
     def class_map(self) -> ClassMap:
-        """The classes as the rest of segdeploy knows them."""
-        items = self.classes or tuple(f"class_{i}" for i in range(self.num_classes or 0))
-        chosen = default_colors(len(items))
+        """The classes as the configuration alone has them; `data.scan` settles what only the masks can say.
+
+        Raises:
+            ValueError: their number depends on the masks.
+        """
+        if self.names is None:
+            raise ValueError("num_classes: auto is settled by looking at the masks")
+        named = self.named or tuple(NamedClass(name=name) for name in self.names)
+        colors = tuple(
+            i.color or (i.mask_colors[0] if i.mask_colors else chosen)
+            for i, chosen in zip(named, default_colors(len(named)), strict=True)
+        )
+        owned = tuple(i.mask_colors or (c,) for i, c in zip(named, colors, strict=True))
+        values = tuple((i.value,) if isinstance(i.value, int) else i.value or () for i in named)
         return ClassMap(
-            names=tuple(i if isinstance(i, str) else i.name for i in items),
-            colors=tuple(
-                c if isinstance(i, str) or i.color is None else i.color for i, c in zip(items, chosen, strict=True)
-            ),
-            ignore_index=self.ignore_index,
+            names=self.names,
+            colors=colors,
+            values=values if any(values) else None,
+            mask_colors=owned if any(i.mask_colors for i in named) else None,
+            ignore_index=255 if self.ignore_index == "auto" else self.ignore_index,
             ignore_color=self.ignore_color,
             encoding=self.encoding,
         )
@@ -140,22 +187,37 @@ class MaskFeature(Frozen):
 
 
 class Optimizer(Frozen):
-    """AdamW (Loshchilov and Hutter 2019); norms and biases are never decayed."""
+    """The update rule; norms and biases are never decayed."""
 
-    type: Literal["adamw"] = "adamw"
-    weight_decay: NonNegative = 0.01
-    """Decoupled weight decay."""
+    type: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adamw: Loshchilov and Hutter 2019. adam: Kingma and Ba 2015. sgd: gradient descent with momentum."""
+    weight_decay: NonNegative | None = None
+    """Weight decay; decoupled in adamw. null: 0.01 for adamw, 0 for the others."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay of the running mean and of the running square of the gradient."""
     eps: PositiveFloat = 1e-8
     """Added to the root of the running square."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the last step that sgd keeps."""
+    nesterov: bool = False
+    """Whether sgd looks ahead along its momentum."""
+
+    @model_validator(mode="after")
+    def _momentum(self) -> Optimizer:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
 
 class Scheduler(Frozen):
     """The learning rate over the run."""
 
     decay: Literal["cosine"] | None = "cosine"
-    """cosine: one half-wave from `learning_rate` to `eta_min`. null: constant."""
+    """cosine: one half-wave from `learning_rate` to `eta_min`, or one every `t_0` steps. null: constant."""
+    t_0: PositiveInt | None = None
+    """Steps of the first half-wave, after which the rate starts anew; null: one half-wave over the whole run."""
+    t_mult: PositiveInt = 1
+    """How many times as long each half-wave is as the one before."""
     warmup_fraction: Fraction = 0.05
     """Share of all steps over which the rate rises in a line from 0."""
     eta_min: NonNegative = 0.0
@@ -186,6 +248,8 @@ class Trainer(Frozen):
     """The update rule."""
     gradient_clipping: GradientClipping = GradientClipping()
     """Limits on the gradient."""
+    early_stop: Annotated[int, Field(ge=-1)] = -1
+    """Stop after this many epochs without a better validation score; -1: never."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and keep a moving average of the weights; each step it keeps this share of itself. null: none."""
     use_mixed_precision: bool = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from segdeploy.data.images import open_upright
 from segdeploy.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -82,38 +84,60 @@ def _single_channel(picture: Image.Image, path: Path) -> NDArray[np.integer]:
 
 
 def _from_ids(values: NDArray[np.integer], classes: ClassMap, path: Path) -> NDArray[np.uint8]:
-    labels: NDArray[np.uint8] = values.astype(np.uint8)
-    ignored = np.zeros(values.shape, bool) if classes.ignore_index is None else values == classes.ignore_index
-    stray = (values < 0) | (values >= len(classes))
-    if (stray & ~ignored).any():
-        found = np.unique(values[stray & ~ignored])
-        shown = ", ".join(str(int(v)) for v in found[:8]) + (", ..." if len(found) > 8 else "")
-        hint = " (0/255 masks need `encoding: binary`)" if set(found.tolist()) == {255} and len(classes) == 2 else ""
-        raise DataError(
-            f"{path}: expected class ids 0 to {len(classes) - 1}"
-            f"{'' if classes.ignore_index is None else f' and {classes.ignore_index} for ignore'}, found {shown}{hint}"
-        )
-    labels[ignored] = IGNORE
+    table = _id_table(classes.spelled_values, classes.ignore_values)
+    inside = values if values.dtype == np.uint8 else np.clip(values, -1, 65536)
+    codes = table[inside]  # -1 and 65536 are the table's last two places, which nobody owns
+    stray = codes < 0
+    if stray.any():
+        found = np.unique(values[stray])
+        raise DataError(f"{path}: expected {_expected(classes)}, found {_few(found)}{_hint(found, classes)}")
+    labels: NDArray[np.uint8] = codes.astype(np.uint8)
     return labels
 
 
+@cache
+def _id_table(owned: tuple[tuple[int, ...], ...], ignored: tuple[int, ...]) -> NDArray[np.int16]:
+    """Class id by pixel value, (65538,) int16; -1 where nobody owns the value."""
+    table = np.full(65538, -1, np.int16)
+    for label, mine in enumerate(owned):
+        table[list(mine)] = label
+    table[list(ignored)] = IGNORE
+    return table
+
+
+def _expected(classes: ClassMap) -> str:
+    ignored = f" and {', '.join(map(str, classes.ignore_values))} for ignore" if classes.ignore_values else ""
+    if classes.values is None:
+        return f"class ids 0 to {len(classes) - 1}{ignored}"
+    return f"the values {_few([v for mine in classes.values for v in mine], 24)}{ignored}"
+
+
+def _few(values: Iterable[Any], count: int = 8) -> str:
+    shown = [int(v) for v in values]
+    return ", ".join(map(str, shown[:count])) + (", ..." if len(shown) > count else "")
+
+
+def _hint(found: NDArray[np.integer], classes: ClassMap) -> str:
+    if set(found.tolist()) == {255} and len(classes) == 2 and classes.values is None:
+        return " (0/255 masks need `encoding: binary`)"
+    return ""
+
+
 def _from_binary(values: NDArray[np.integer], classes: ClassMap, path: Path) -> NDArray[np.uint8]:
-    found = np.unique(values)
-    ignore = classes.ignore_index if classes.ignore_index not in (0, 255) else None
-    strays = [int(v) for v in found if int(v) not in (0, 255, ignore)]
+    ignored = sorted(set(classes.ignore_values) - {0, 255})
+    strays = sorted({int(v) for v in np.unique(values)} - {0, 255, *ignored})
     if strays:
-        raise DataError(f"{path}: expected a binary mask of 0 and 255, found {', '.join(map(str, strays[:8]))}")
+        raise DataError(f"{path}: expected a binary mask of 0 and 255, found {_few(strays)}")
     labels: NDArray[np.uint8] = (values == 255).astype(np.uint8)
-    if ignore is not None:
-        labels[values == ignore] = IGNORE
+    labels[np.isin(values, ignored)] = IGNORE
     return labels
 
 
 def _from_colors(rgb: NDArray[np.uint8], classes: ClassMap, path: Path) -> NDArray[np.uint8]:
     codes = _code(rgb.astype(np.uint32))
-    colors = list(classes.colors) + ([classes.ignore_color] if classes.ignore_color else [])
-    ids = [*range(len(classes)), IGNORE]
-    known = _code(np.array(colors, np.uint32))
+    owned = [(c, label) for label, mine in enumerate(classes.spelled_colors) for c in mine]
+    owned += [(c, IGNORE) for c in classes.ignore_colors]
+    known, ids = _code(np.array([c for c, _ in owned], np.uint32)), [label for _, label in owned]
     order = np.argsort(known)
     place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
     hit = known[order][place] == codes

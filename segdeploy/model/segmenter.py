@@ -96,6 +96,8 @@ def from_config(config: RunConfig, classes: ClassMap, *, pretrained: bool = True
         plugin.load_pretrained(encoder, encoder_config)
     decoder = registry.decoder(decoder_part.name).build(decoder_config, features_of(encoder))
     wanted = config.image.preprocessing
+    if wanted.height is None or wanted.width is None:
+        raise ValueError("the input size is not settled; see data.input_size")
     spec = ModelSpec(
         encoder=encoder_part,
         decoder=decoder_part,

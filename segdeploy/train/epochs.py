@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from dataclasses import asdict, dataclass, field
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from segdeploy.evaluate import EvalResult
     from segdeploy.model.spec import ModelSpec
     from segdeploy.run_folder import Skip
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,8 @@ class Training:
         self.config, self.run, self.folder, self.spec = config, run, model, spec
         self.parts, self.report, self.skip = parts, report, skip
         self.device = torch.device(device)
-        self.data = Dataset(parts["training"], spec)
+        self.data = Dataset(parts["training"], spec, config.preprocessing.cache)
+        log.info(self.data.describe_cache())
         self.model = segmenter.to(self.device).to(memory_format=torch.channels_last)
         self.frozen = not config.image.encoder.get("trainable", True)
         if self.frozen:

@@ -12,6 +12,7 @@ from segdeploy import bundle, files
 from segdeploy import run_folder as place
 from segdeploy.checkpoint import load_weights
 from segdeploy.config.load import read_run_config
+from segdeploy.data.input_size import settle_input_size
 from segdeploy.data.scan import ScanReport, resolve_encoding, scan_parts
 from segdeploy.data.split import describe_split, read_parts, write_parts, written_parts
 from segdeploy.data.table import fingerprint
@@ -68,6 +69,7 @@ def train(
     """
     device, skip = pick_device(device), skip or Skip()
     parts, report = checked_parts(config, tables)
+    config = settle_input_size(config, report.sizes)
     torch.manual_seed(config.trainer.seed)
     spec, segmenter = from_config(config, report.classes, pretrained=start_from is None)
     if start_from is not None:

@@ -169,7 +169,9 @@ def test_missing_required():
         "c.yaml:1: input_features: is required",
         "c.yaml:1: output_features: is required",
     ]
-    assert mistakes(changed(("height: 64, ", ""))) == [f"c.yaml:4: {IMAGE}.preprocessing.height: is required"]
+    assert mistakes(changed(("height: 64, ", ""))) == [
+        f"c.yaml:4: {IMAGE}.preprocessing: needs `height` beside `width`; leave out both to take the images' own size"
+    ]
     assert mistakes(BASE, "encoder={model_name: x}") == [f"c.yaml:2: {IMAGE}.encoder: needs a `type`"]
 
 
@@ -248,3 +250,20 @@ def test_set_in_the_wrong_form(word, said):
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_configurations_of_the_repository_load(path):
     assert load_config(path).mask.preprocessing.class_map()
+
+
+def test_classes_with_values_and_several_colours():
+    spelled = (
+        "[{name: sky, value: 7, color: [1, 2, 3]}, "
+        "{name: road, value: [8, 9], mask_colors: [[4, 4, 4], [5, 5, 5]]}, {name: car, value: 11}]"
+    )
+    classes = parse_config(changed(("[sky, road, car]", spelled))).mask.preprocessing.class_map()
+    assert classes.values == ((7,), (8, 9), (11,))
+    assert classes.colors[:2] == ((1, 2, 3), (4, 4, 4))
+    assert classes.mask_colors[:2] == (((1, 2, 3),), ((4, 4, 4), (5, 5, 5)))
+
+
+def test_every_class_has_a_value_or_none_has():
+    found = mistakes(changed(("[sky, road, car]", "[{name: sky, value: 7}, road, car]")))
+    assert len(found) == 1
+    assert "class 'sky' has a `value` and class 'road' has none" in found[0]

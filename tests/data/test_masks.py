@@ -202,9 +202,34 @@ def labels_and_classes(draw):
 def test_round_trip(case):
     labels, classes = case
     colored = classes.colorize(labels)
-    colored[labels == 255] = classes.ignore_color
+    colored[labels == 255] = classes.ignore_colors[0]
     np.testing.assert_array_equal(decode_mask(Image.fromarray(colored), classes, Path("x")), labels)
     by_id = classes.model_copy(update={"encoding": "class_id"})
     stored = np.where(labels == 255, classes.ignore_index, labels)
     for kind in (np.uint8, np.uint16):
         np.testing.assert_array_equal(decode_mask(Image.fromarray(stored.astype(kind)), by_id, Path("x")), labels)
+
+
+def test_values_of_their_own(save):
+    path = save(np.array([[1, 2, 3], [7, 0, 9]], np.uint8))
+    classes = class_map(values=((1,), (2, 7), (3,)), ignore_index=(0, 9))
+    assert read(path, classes) == [[0, 1, 2], [1, 255, 255]]
+    with pytest.raises(DataError, match=r"expected the values 1, 2, 7, 3 and 0 for ignore, found 9"):
+        read_mask(path, class_map(values=((1,), (2, 7), (3,)), ignore_index=0))
+
+
+def test_values_in_16_bit(save):
+    path = save(np.array([[1000, 65535], [40000, 0]], np.uint16))
+    assert read(path, class_map(2, values=((1000,), (40000,)), ignore_index=(0, 65535))) == [[0, 255], [1, 255]]
+
+
+def test_negative_values_belong_to_nobody(save):
+    path = save(np.array([[0, -1]], np.int32), ".tif")
+    with pytest.raises(DataError, match="found -1"):
+        read_mask(path, class_map())
+
+
+def test_several_colours_of_one_class(save):
+    path = save(np.array([[RED, GREEN, BLUE, WHITE, (1, 2, 3)]], np.uint8))
+    classes = class_map(2, mask_colors=((RED, BLUE), (GREEN,)), ignore_color=(WHITE, (1, 2, 3)), encoding="color")
+    assert read(path, classes) == [[0, 1, 0, 255, 255]]

@@ -51,11 +51,12 @@ def test_text_files(pandas, tmp_path, name):
 @pytest.mark.parametrize(("suffix", "engine"), [("parquet", "pyarrow"), ("feather", "pyarrow"), ("xlsx", "openpyxl")])
 def test_files_by_pandas(pandas, tmp_path, suffix, engine):
     pytest.importorskip(engine)
-    path, frame = tmp_path / f"t.{suffix}", pandas.DataFrame(LISTS)
+    path, frame = tmp_path / f"t.{suffix}", pandas.DataFrame(LISTS | {"scene": ["NA", "null", "x"]})
     {"parquet": frame.to_parquet, "feather": frame.to_feather, "xlsx": lambda p: frame.to_excel(p, index=False)}[
         suffix
     ](path)
     assert read_table(path) == expected(tmp_path)
+    assert [s.key for s in read_table(path, key="scene")] == ["NA", "null", "x"]  # words, not gaps
     path.write_bytes(b"no table")
     with pytest.raises(DataError, match=rf"t\.{suffix}: (expected a \.{suffix} table|cannot be read)"):
         read_table(path)

@@ -95,7 +95,7 @@ def test_validation_loss_of_the_best_epoch_is_that_of_its_weights(finished, tabl
         found = evaluate_with_loss(runner, torch.nn.CrossEntropyLoss(ignore_index=255), samples, bundle.spec)
     said = finished.history[finished.best_epoch - 1]["validation_loss"]
     assert said == pytest.approx(found.loss, rel=1e-4)
-    events = EventAccumulator(str(finished.run / "tensorboard")).Reload()
+    events = EventAccumulator(str(finished.run / "model" / "logs")).Reload()
     assert events.Scalars("validation_loss")[finished.best_epoch - 1].value == pytest.approx(said)
 
 
@@ -146,14 +146,16 @@ def test_killed_run_goes_on(table, tmp_path):
     assert open_model(run).find("weights") is not None
 
 
-def test_in_memory_table_trains_and_resumes_from_the_runs_own_split(table, tmp_path):
+def test_in_memory_table_trains_and_resumes_from_the_runs_own_split(table, tmp_path, caplog):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame([vars_of(s) for s in read_table(table)])
     config = parse_config(
         CONFIG + "preprocessing: {split: {type: stratify, column: scene, probabilities: [0.5, 0.25, 0.25]}}\n",
-        overrides=["trainer.epochs=1"],
+        overrides=["trainer.epochs=1", "preprocessing.cache.mode=disk", f"preprocessing.cache.directory={tmp_path}"],
     )
-    run = train(config, Tables(dataset=frame), tmp_path, device="cpu").run
+    with caplog.at_level("INFO", logger="segdeploy"):
+        run = train(config, Tables(dataset=frame), tmp_path, device="cpu").run
+    assert f"cache: 10 samples, 0.2 MB, memory-mapped in {tmp_path}" in caplog.messages
     about = json.loads((run / "description.json").read_text())
     assert about["tables"]["dataset"] == "table in memory (DataFrame)"
     split = about["split"]
@@ -161,9 +163,9 @@ def test_in_memory_table_trains_and_resumes_from_the_runs_own_split(table, tmp_p
     assert split["samples"] == {"training": 10, "validation": 5, "test": 5}
     for part, digest in split["sha256"].items():
         assert digest == hashlib.sha256((run / "splits" / f"{part}.csv").read_bytes()).hexdigest()
-    done = json.loads((run / "config.json").read_text())
+    done = json.loads((run / "model" / CONFIG_FILE).read_text())
     done["trainer"]["epochs"] = 2
-    (run / "config.json").write_text(json.dumps(done))
+    (run / "model" / CONFIG_FILE).write_text(json.dumps(done))
     assert [row["epoch"] for row in resume(run, device="cpu").history] == [1, 2]
 
 
