@@ -38,9 +38,12 @@ def command(
     resume: Path | None,
     device: str,
 ) -> None:
-    """Train a model; a table is a CSV with image and mask columns, or a folder with images/ and masks/."""
+    """Train a model; a table is a CSV with image and mask columns, or a folder with images/ and masks/.
+
+    Without --dataset and --training-set the tables are those of the configuration's `data`.
+    """
     from segdeploy.config import load_config
-    from segdeploy.data.table import Tables
+    from segdeploy.data.table import Tables, configured_tables
     from segdeploy.errors import ConfigError
     from segdeploy.plugin.extras import require
 
@@ -57,6 +60,7 @@ def command(
         if config is None:
             raise ConfigError("expected -c CONFIG, or --resume RUN")
         settings = load_config(config, overrides)
+        tables = configured_tables(settings.data, config.parent, tables)
         from segdeploy.train.loop import train
 
         result = train(settings, tables, output, name=name, device=device, on_epoch=_report)

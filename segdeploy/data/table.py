@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from segdeploy.config.schema import RunConfig, Split
+    from segdeploy.config.schema import Data, RunConfig, Split
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 Part = Literal["training", "validation", "test"]
@@ -143,6 +143,23 @@ class Tables:
     training: Path | None = None
     validation: Path | None = None
     test: Path | None = None
+
+
+def configured_tables(data: Data | None, folder: Path, given: Tables) -> Tables:
+    """The tables that were `given`, and where they leave a part open, those of a configuration in `folder`.
+
+    A given `dataset` stands alone; a given part replaces the configuration's `dataset`.
+    """
+    if data is None or given.dataset is not None:
+        return given
+    own = {
+        "dataset": None if given.training or given.validation else data.dataset,
+        "training": data.training_set,
+        "validation": data.validation_set,
+        "test": data.test_set,
+    }
+    paths = {part: None if path is None else folder / path for part, path in own.items()}
+    return Tables(**{part: getattr(given, part) or path for part, path in paths.items()})
 
 
 def read_parts(tables: Tables, config: RunConfig) -> dict[Part, list[Sample]]:
