@@ -41,14 +41,14 @@ SMALL = Network(
     repository="timm/mobilenetv3_large_100.ra_in1k",
     channels=128,
     bytes_per_pixel=2000,
-    why="light enough to train without a GPU",
+    why="which trains without a GPU in reasonable time",
 )
 LARGE = Network(
     model_name="resnet50",
     repository="timm/resnet50.a1_in1k",
     channels=256,
     bytes_per_pixel=4000,
-    why="a GPU trains it in reasonable time",
+    why="which a GPU trains in reasonable time",
 )
 REPOSITORIES = (SMALL.repository, LARGE.repository)
 
@@ -97,7 +97,7 @@ def choose(facts: MaskFacts, settled: Settled, samples: int, split: bool, machin
     weighted, weights_why = _weights(facts, settled)
     return Plan(
         network=network,
-        network_why=f"{_machine_words(machine)}: {network.model_name} with an fpn is {network.why}.",
+        network_why=f"{_machine_words(machine)}: {network.model_name} with an fpn, {network.why}.",
         pretrained=pretrained,
         pretrained_why=_pretrained_why(network, pretrained),
         size=size,
@@ -140,12 +140,12 @@ def _size(facts: MaskFacts, machine: Machine) -> tuple[tuple[int, int], str]:
     factor = 1.0 if factor > _NEAR else factor
     size = (_to_stride(height * factor), _to_stride(width * factor))
     if len(facts.sizes) == 1:
-        seen = f"All masks are {height}x{width}"
+        seen = f"All {facts.masks:,} masks looked at are {height}x{width} (height x width)"
     else:
         heights, widths = zip(*facts.sizes, strict=True)
         seen = (
-            f"Masks are {min(heights)}x{min(widths)} to {max(heights)}x{max(widths)} (height x width), the median by "
-            f"area is {height}x{width}"
+            f"The {facts.masks:,} masks looked at are {min(heights)} to {max(heights)} high and {min(widths)} to "
+            f"{max(widths)} wide; the middle one by area is {height}x{width} (height x width)"
         )
     if factor < 1:
         scaled = f"scaled by {factor:.2f} to about {budget:,} pixels, what this machine trains in reasonable time, and "
@@ -178,7 +178,9 @@ def _batch(network: Network, window: tuple[int, int], training: int, machine: Ma
     while batch > 2 and (batch * one > room / 2 or batch * 4 > training):
         batch //= 2
     what = "GPU memory" if machine.gpu else "memory"
-    return batch, f"{batch} pictures of {window[0]}x{window[1]} need about {batch * one / _GIB:.1f} GiB of {what}."
+    need = batch * one
+    size = f"{need / _GIB:.1f} GiB" if need >= _GIB else f"{need / (1 << 20):.0f} MiB"
+    return batch, f"A step on {batch} pictures of {window[0]}x{window[1]} takes about {size} of {what}."
 
 
 def _epochs(training: int, machine: Machine) -> tuple[int, str]:
@@ -196,7 +198,7 @@ def _weights(facts: MaskFacts, settled: Settled) -> tuple[bool, str]:
     fact = f"the median class is {ratio:.1f} times as frequent as the rarest ({rarest}), in the masks that have them"
     if ratio > _SKEWED:
         return True, f"auto (median frequency / frequency): {fact}. Delete it to count every pixel the same."
-    return False, f"No class_weights: {fact}. {{class_weights: auto}} helps above some {_SKEWED}."
+    return False, f"No class_weights: {fact}. Above some {_SKEWED}, try loss: {{class_weights: auto}}."
 
 
 def _probabilities(samples: int) -> tuple[float, float, float]:

@@ -87,21 +87,21 @@ def _tell(path: Path, colors: dict[str, float]) -> tuple[str, str]:
     """The image column and the mask column among those that hold files."""
     masks = [name for name, count in colors.items() if count < _FEW]
     images = [name for name in colors if name not in masks]
-    if len(images) != 1:
-        images = _narrow(images or list(colors), _IMAGE_WORD, "image", without=_MASK_WORD)
-    if len(masks) != 1:
-        masks = _narrow([n for n in masks or colors if n not in images], _MASK_WORD, "mask")
-    if len(images) == 1 and len(masks) == 1 and images != masks:
+    if not masks or not images:  # the files do not tell them apart
+        masks = _narrow(list(colors), _MASK_WORD, "mask")
+        images = [name for name in colors if name not in masks]
+    masks = masks if len(masks) == 1 else _narrow(masks, _MASK_WORD, "mask")
+    images = images if len(images) == 1 else _narrow(images, _IMAGE_WORD, "image")
+    if len(images) == 1 and len(masks) == 1:
         return images[0], masks[0]
     seen = ", ".join(f"{name!r} (about {count:.0f} colours)" for name, count in colors.items())
     raise DataError(f"{path}: cannot tell the images from the masks among {seen}; name the columns image and mask")
 
 
-def _narrow(names: list[str], word: re.Pattern[str], exact: str, without: re.Pattern[str] | None = None) -> list[str]:
+def _narrow(names: list[str], word: re.Pattern[str], exact: str) -> list[str]:
     if exact in names:
         return [exact]
-    fitting = [name for name in names if word.search(name) and not (without and without.search(name))]
-    return fitting or names
+    return [name for name in names if word.search(name)] or names
 
 
 def _is_split(name: str, rows: list[dict[str, str]]) -> bool:

@@ -58,7 +58,7 @@ def settle_known(facts: MaskFacts, known: Known, title: str) -> Settled:
         encoding="class_id",
         ignored=ignored,
         names_why=f"Names, values and order are those of {title}.",
-        ignore_why=f"The rest of {title}'s values: no class." if ignored else f"{title} labels every pixel.",
+        ignore_why=f"Values that {title} has no class for." if ignored else f"{title} labels every pixel.",
     )
 
 

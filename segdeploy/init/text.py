@@ -127,7 +127,7 @@ def _mask(found: Found, facts: MaskFacts, settled: Settled, plan: Plan) -> list[
         lines.append(f"      ignore_index: {_ignored(list(settled.ignored))}")
     labelled = sum(facts.pixels_of(mine) for mine in settled.spelled)
     lines += _comment("", f"{settled.names_why} Behind each class: its share of the labelled pixels, and in how many "
-                      f"of {facts.masks:,} masks it is.", 6)  # fmt: skip
+                      f"of the {facts.masks:,} masks looked at it is.", 6)  # fmt: skip
     lines.append("      classes:")
     for named, mine in zip(settled.classes, settled.spelled, strict=True):
         share, masks = facts.pixels_of(mine) / max(1, labelled), facts.masks_with(mine)
