@@ -44,7 +44,9 @@ class VitSection(PlainSection):
 
     @model_validator(mode="after")
     def _one_name(self) -> VitSection:
-        if self.model_name is not None and "model_variant" in self.model_fields_set:
+        # A run's configuration spells out the defaults, and must be read again.
+        default = type(self).model_fields["model_variant"].default
+        if self.model_name is not None and vars(self)["model_variant"] != default:
             raise ValueError("give model_variant or model_name, not both")
         return self
 
@@ -61,6 +63,11 @@ class PlainEncoder(TimmModel):
             )
         self.pyramid = SimpleFeaturePyramid(self.body.embed_dim, self.patch, pyramid_channels)
         self.features = self.pyramid.features
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer; the pyramid has no trained weights and always learns."""
+        return cast("nn.Module", self.body)
 
     def create(self, **options: Any) -> nn.Module:
         """timm's transformer without its classifier, with patches of 16 pixels where it has 14."""

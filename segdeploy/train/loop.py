@@ -33,7 +33,7 @@ from segdeploy.data.table import Tables, fingerprint, read_parts
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ModelError, SegdeployError
 from segdeploy.evaluate import evaluate
-from segdeploy.model.segmenter import Deployed, Segmenter, build, from_config
+from segdeploy.model.segmenter import Deployed, Segmenter, backbone_of, build, from_config
 from segdeploy.model.spec import ModelSpec, parse_spec
 from segdeploy.progress import progress
 from segdeploy.runtime.runner import RunnerOptions
@@ -197,7 +197,7 @@ class _Training:
         self.model = segmenter.to(self.device).to(memory_format=torch.channels_last)
         self.frozen = not config.image.encoder.get("trainable", True)
         if self.frozen:
-            self.model.encoder.requires_grad_(False)
+            backbone_of(self.model.encoder).requires_grad_(False)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
         weight = self.loss.weight
         # A class of weight 0 teaches nothing: its pixels are ignored, which also keeps 0 / 0 out of the mean.
@@ -272,7 +272,7 @@ class _Training:
         order = torch.randperm(len(self.data), generator=generator).tolist()[: self.steps * self.batch_size]
         self.model.train()
         if self.frozen:
-            self.model.encoder.eval()
+            backbone_of(self.model.encoder).eval()
         total = torch.zeros((), device=self.device)
         done = 0
         with progress(f"epoch {number}/{self.config.trainer.epochs}") as step:
