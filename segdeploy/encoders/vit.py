@@ -56,6 +56,11 @@ class PlainEncoder(TimmModel):
         self.pyramid = SimpleFeaturePyramid(self.body.embed_dim, self.patch, pyramid_channels)
         self.features = self.pyramid.features
 
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer; the pyramid has no trained weights and always learns."""
+        return cast("nn.Module", self.body)
+
     def create(self, **options: Any) -> nn.Module:
         """timm's transformer without its classifier, with patches of 16 pixels where it has 14."""
         if not timm.models.model_entrypoint(self.model_name).__module__.endswith(".vision_transformer"):

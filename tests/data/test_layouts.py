@@ -9,7 +9,8 @@ from PIL import Image
 from segdeploy.config import load_config
 from segdeploy.data.layouts import LAYOUTS, camvid, cityscapes, find_layout, voc
 from segdeploy.data.masks import read_mask
-from segdeploy.data.table import Tables, configured_tables, read_parts
+from segdeploy.data.split import configured_tables, read_parts
+from segdeploy.data.table import Tables
 from segdeploy.errors import DataError
 from segdeploy.init.machine import Machine
 from segdeploy.init.run import write_config

@@ -297,6 +297,20 @@ def test_frozen_encoder_keeps_weights_and_statistics(table, tmp_path):
     assert any(not torch.equal(trained[n], fresh[n]) for n in trained if n.startswith("decoder."))
 
 
+def test_frozen_transformer_learns_its_pyramid(table, tmp_path):
+    text = CONFIG.replace("{type: timm, model_name: mobilenetv3_small_050,", "{type: vit, model_name: test_vit,")
+    assert text != CONFIG
+    config = parse_config(text, overrides=["encoder.trainable=false", "trainer.epochs=1", "trainer.ema_decay=null"])
+    torch.manual_seed(config.trainer.seed)
+    run = train(config, Tables(dataset=table), tmp_path, device="cpu").run
+    trained = load_file(run / "weights.safetensors")
+    torch.manual_seed(config.trainer.seed)
+    fresh = build(open_model(run).spec).state_dict()
+    assert all(torch.equal(trained[n], fresh[n]) for n in trained if n.startswith("encoder.body."))
+    changed = [n for n in trained if n.startswith("encoder.pyramid.") and not torch.equal(trained[n], fresh[n])]
+    assert len(changed) > 10
+
+
 def test_ludwigs_split_by_shares_reaches_training(table, tmp_path):
     plain = tmp_path / "plain.csv"
     rows = table.read_text().splitlines()
