@@ -186,6 +186,7 @@ def test_pets_says_what_no_list_names(tmp_path):
     assert "1 image(s) without a partner (dog_9)" in notes
     assert "1 image(s) that no list names (cat_5)" in notes
     assert "ignore_index: 3" in notes
+    assert "trimap(s)" not in notes  # the archive's ._cat_0.png is no trimap
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_parts_above_the_two_folders(tmp_path):
 
 
 def test_parts_inside_the_two_folders(tmp_path):
-    for part, stems in (("train", "abc"), ("val", "d")):
+    for part, stems in (("Training", "abc"), ("validation", "d")):
         pairs(tmp_path, f"images/{part}", f"masks/{part}", stems)
     found = find(tmp_path)
     assert stems_of(found) == {"training": same(*"abc"), "validation": same("d")}

@@ -55,13 +55,13 @@ def test_a_black_picture_among_colours(tmp_path):
 
 def test_unreadable_masks_are_all_named(tmp_path):
     (tmp_path / "a.png").write_text("no")
-    Image.fromarray(np.array([[-1, 70000]], np.int32)).save(tmp_path / "b.tif")
+    Image.fromarray(np.array([[1, 70000]], np.int32)).save(tmp_path / "b.tif")
     with pytest.raises(DataError) as caught:
         look([Sample(tmp_path, tmp_path / name) for name in ("a.png", "b.tif", "c.png")])
     head, *lines = str(caught.value).splitlines()
     assert head == "3 mask(s) cannot be read:"
     assert [line.partition(": ")[0] for line in lines] == [str(tmp_path / n) for n in ("a.png", "b.tif", "c.png")]
-    assert "found -1 to 70000" in lines[1]
+    assert "found 1 to 70000" in lines[1]
 
 
 @pytest.mark.parametrize(
