@@ -71,7 +71,6 @@ def command(
     """
     from segdeploy.arguments import check_data_format
     from segdeploy.config import choose_config
-    from segdeploy.data.split import configured_tables
     from segdeploy.data.table import Tables
     from segdeploy.errors import ConfigError
     from segdeploy.plugin.extras import require
@@ -89,8 +88,6 @@ def command(
         result = go_on(resume, tables=tables if given else None, device=device, skip=skip, on_epoch=_report)
     else:
         settings = choose_config(config, config_str, start_from, changes, lenient=lenient)
-        if config is not None:
-            tables = configured_tables(settings.data, config.parent, tables)
         from segdeploy.train.loop import train
 
         with ExitStack() as held:

@@ -45,7 +45,16 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, lenient: bool = Fa
         raise ConfigError(f"{path}: cannot be read: {e.strerror or e}") from e
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: expected UTF-8 text") from e
-    return parse_config(text, str(path), overrides, lenient=lenient)
+    return _data_beside(path, parse_config(text, str(path), overrides, lenient=lenient))
+
+
+def _data_beside(path: Path, config: RunConfig) -> RunConfig:
+    """`data`'s paths, which are relative to the file, made absolute, so that a run's copy stays true."""
+    if config.data is None:
+        return config
+    given = config.data.model_dump(exclude_none=True)
+    data = {key: str((path.parent / table).resolve()) for key, table in given.items()}
+    return config.model_copy(update={"data": config.data.model_copy(update=data)})
 
 
 def parse_config(text: str, name: str = "config", overrides: Sequence[str] = (), *, lenient: bool = False) -> RunConfig:

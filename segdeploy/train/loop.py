@@ -14,7 +14,7 @@ from segdeploy.checkpoint import load_weights
 from segdeploy.config.load import read_run_config
 from segdeploy.data.input_size import settle_input_size
 from segdeploy.data.scan import ScanReport, resolve_encoding, scan_parts
-from segdeploy.data.split import describe_split, read_parts, write_parts, written_parts
+from segdeploy.data.split import configured_tables, describe_split, read_parts, write_parts, written_parts
 from segdeploy.data.table import fingerprint
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ModelError
@@ -53,7 +53,7 @@ def train(
 
     Args:
         config: the configuration.
-        tables: where the samples are.
+        tables: where the samples are; what it leaves open, `config.data` fills in.
         output: folder for runs.
         name: the run's name.
         device: "auto", "cpu" or "cuda".
@@ -68,6 +68,7 @@ def train(
         SegdeployError: the loss is no longer a number.
     """
     device, skip = pick_device(device), skip or Skip()
+    tables = configured_tables(config.data, tables)
     parts, report = checked_parts(config, tables)
     config = settle_input_size(config, report.sizes)
     torch.manual_seed(config.trainer.seed)

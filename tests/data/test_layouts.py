@@ -113,7 +113,7 @@ def test_from_the_folder_to_class_ids(name, tmp_path, monkeypatch):
     written = write_config(tmp_path / "data", Path("out/config.yaml"), machine=MACHINE)
     assert sorted(root.rglob("*")) == before
     config = load_config(written.config)
-    parts = read_parts(configured_tables(config.data, written.config.parent, Tables()), config)
+    parts = read_parts(configured_tables(config.data, Tables()), config)
     ids, counts = EXPECTED[name]
     assert tuple(len(parts[part]) for part in ("training", "validation", "test")) == counts
     classes = config.mask.preprocessing.class_map()

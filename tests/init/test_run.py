@@ -83,7 +83,7 @@ def test_the_text_says_what_is_true(folder):
     assert settings.mask.loss.class_weights == "auto"
     assert settings.mask.preprocessing.ignore_index == 255
     assert (settings.image.preprocessing.height, settings.image.preprocessing.width) == (64, 64)
-    parts = read_parts(configured_tables(settings.data, Path(), Tables()), settings)
+    parts = read_parts(configured_tables(settings.data, Tables()), settings)
     assert [len(samples) for samples in parts.values()] == [7, 3, 2]
     assert len({s.image for samples in parts.values() for s in samples}) == 12
 
@@ -307,14 +307,14 @@ def test_the_command_line_wins(tmp_path):
     def same(one, other):
         return one.describe() == other.describe()
 
-    parts = Data(training_set="a.csv", validation_set="b.csv")
-    assert same(configured_tables(None, tmp_path, Tables(test=Path("t"))), Tables(test=Path("t")))
+    parts = Data(training_set=str(tmp_path / "a.csv"), validation_set=str(tmp_path / "b.csv"))
+    assert same(configured_tables(None, Tables(test=Path("t"))), Tables(test=Path("t")))
     own = Tables(training=tmp_path / "a.csv", validation=tmp_path / "b.csv")
-    assert same(configured_tables(parts, tmp_path, Tables()), own)
-    mixed = configured_tables(parts, tmp_path, Tables(validation=Path("c")))
+    assert same(configured_tables(parts, Tables()), own)
+    mixed = configured_tables(parts, Tables(validation=Path("c")))
     assert same(mixed, Tables(training=tmp_path / "a.csv", validation=Path("c")))
-    assert same(configured_tables(parts, tmp_path, Tables(dataset=Path("d"))), Tables(dataset=Path("d")))
-    whole = Data(dataset="d.csv")
-    assert same(configured_tables(whole, tmp_path, Tables()), Tables(dataset=tmp_path / "d.csv"))
+    assert same(configured_tables(parts, Tables(dataset=Path("d"))), Tables(dataset=Path("d")))
+    whole = Data(dataset=str(tmp_path / "d.csv"))
+    assert same(configured_tables(whole, Tables()), Tables(dataset=tmp_path / "d.csv"))
     given = Tables(training=Path("a"), validation=Path("b"))
-    assert same(configured_tables(whole, tmp_path, given), given)
+    assert same(configured_tables(whole, given), given)
