@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from segdeploy.classes import IGNORE, ClassMap
 from segdeploy.data.facts_cache import FactsCache
 from segdeploy.data.images import FORMATS, open_stored, to_rgb
 from segdeploy.data.masks import Kind, color_table, is_grey, labels_of_colors, labels_of_values, mask_codes
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from segdeploy.classes import ClassMap
     from segdeploy.data.table import Sample
 
 MANY = 4096
@@ -86,9 +86,12 @@ class MaskFacts:
             return np.full(len(self.codes), -1, np.int16)
         return labels_of_values(np.array(self.codes), classes, one_bit=self.mode == "1")
 
-    def place(self, index: int) -> tuple[int, int]:
-        """(row, column) of the first pixel of `codes[index]`."""
-        return divmod(self.first[index], self.size[1])
+    def class_pixels(self, classes: ClassMap) -> NDArray[np.int64]:
+        """Pixels of each label, (256,): the last are those without a label; pixels of nobody are left out."""
+        labels = self.labels(classes)
+        owned = labels >= 0
+        counts = np.bincount(labels[owned], weights=np.array(self.pixels)[owned], minlength=IGNORE + 1)
+        return counts.astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ def color_table(picture: Image.Image, path: Path) -> NDArray[np.uint32]:
         flat = np.zeros(768, np.uint32)
         stored = picture.getpalette("RGB") or []
         flat[: len(stored)] = stored
-        table = flat[::3] << 16 | flat[1::3] << 8 | flat[2::3]
+        table = (flat[::3] << 16 | flat[1::3] << 8 | flat[2::3]).astype(np.uint32)
     elif picture.mode.startswith("I"):
         raise DataError(f"{path}: {not_colors(picture.mode)}")
     return table

@@ -28,7 +28,9 @@ from segdeploy.checkpoint import load_training_state, save_training_state, save_
 from segdeploy.config.load import CONFIG_FILE, read_run_config
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
-from segdeploy.data.scan import ScanReport, resolve_encoding, scan_parts
+from segdeploy.data.discover import settle_classes
+from segdeploy.data.facts import read_part_facts
+from segdeploy.data.scan import ScanReport, judge
 from segdeploy.data.table import Tables, fingerprint, read_parts
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ModelError, SegdeployError
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from segdeploy.classes import ClassMap
     from segdeploy.config.schema import RunConfig
     from segdeploy.data.table import Part, Sample
 
@@ -92,7 +95,7 @@ def train(
     Nothing is written before every sample has been checked and the model has been built.
 
     Raises:
-        DataError, ConfigError, MissingPartError: see `scan`, `read_parts` and `from_config`.
+        DataError, ConfigError, MissingPartError: see `settle_classes`, `judge`, `read_parts` and `from_config`.
         SegdeployError: the loss is no longer a number.
     """
     device = pick_device(device)
@@ -131,7 +134,7 @@ def resume(
         raise ModelError(f"{run}: expected a run folder with {CONFIG_FILE} and {bundle.MODEL_FILE}")
     spec = parse_spec((run / bundle.MODEL_FILE).read_bytes(), str(run / bundle.MODEL_FILE))
     described = json.loads((run / DESCRIPTION_FILE).read_text())
-    parts, report = _checked_parts(config, tables or _tables_from(described["tables"]))
+    parts, report = _checked_parts(config, tables or _tables_from(described["tables"]), spec.classes)
     if fingerprint(parts["training"]) != described["data"]["training"]["sha256"]:
         raise ModelError(f"{run}: the training data are not those that the run began with; start a new run")
     training = _Training(config, run, spec, build(spec), parts, report, device)
@@ -139,17 +142,18 @@ def resume(
     return training.go(on_epoch)
 
 
-def _checked_parts(config: RunConfig, tables: Tables) -> tuple[dict[Part, list[Sample]], ScanReport]:
+def _checked_parts(
+    config: RunConfig, tables: Tables, classes: ClassMap | None = None
+) -> tuple[dict[Part, list[Sample]], ScanReport]:
+    """The samples of each part and a report on the training part; `classes` where they are settled already."""
     parts = read_parts(tables, config)
-    classes = resolve_encoding(parts["training"], config.mask.preprocessing.class_map())
     with progress("checking images and masks") as step:
-        reports = scan_parts(parts, classes, step)
-    report = reports["training"].labelled("masks")  # frequencies come from the training part alone
-    reports["validation"].labelled("validation masks")  # without a label no epoch could be the best
-    absent = [name for name, count in zip(classes.names, report.pixels, strict=True) if not count]
-    if absent:
-        log.warning("no training mask holds the class(es) %s; check ignore_index and encoding", ", ".join(absent))
-    return parts, report
+        facts = read_part_facts(parts, step)
+    if classes is None:
+        together = [f for some in facts.values() for f in some]
+        classes = settle_classes(together, config.mask.preprocessing, f"output feature {config.mask.name!r}")
+    # Frequencies come from the training part alone.
+    return parts, judge(facts, classes, config.preprocessing.allow)["training"]
 
 
 def _table_text(samples: list[Sample], spec: ModelSpec) -> str:
