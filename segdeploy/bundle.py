@@ -1,6 +1,7 @@
 """Bundle: a folder that holds a model's description, its files with their hashes, and how they were verified.
 
-A run folder opens as a bundle of one file, its weights; so whoever can run a bundle can run a run.
+A run folder, or its model folder, opens as a bundle of one file, its weights; so whoever can run a bundle can run
+a run.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from segdeploy.errors import ModelError
 from segdeploy.files import sha256, write_text
 from segdeploy.frozen import Frozen
 from segdeploy.model.spec import ModelSpec, parse_spec
+from segdeploy.run_folder import SPEC_FILE, find_model
+from segdeploy.run_folder import WEIGHTS_FILE as RUN_WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 BUNDLE_FILE = "bundle.json"
-MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 
@@ -84,10 +86,10 @@ def write_bundle(folder: Path, content: BundleFile) -> Bundle:
 
 
 def open_model(path: Path) -> Bundle:
-    """Open a run folder, a bundle, or an ONNX file that segdeploy wrote. Every hash is checked first.
+    """Open a run folder, its model folder, a bundle, or an ONNX file that segdeploy wrote. Every hash is checked first.
 
     Raises:
-        ModelError: none of the three, a file that is missing, or one whose bytes have changed.
+        ModelError: none of these, a file that is missing, or one whose bytes have changed.
     """
     if path.is_file() and path.suffix == ".onnx":
         from segdeploy.runtime.ort_runner import spec_text
@@ -96,18 +98,23 @@ def open_model(path: Path) -> Bundle:
         return Bundle(path.parent, spec, (artifact(path.parent, path.name, "onnx", "fp32"),))
     if (path / BUNDLE_FILE).is_file():
         return _open_bundle(path)
-    if (path / MODEL_FILE).is_file():
-        return _open_run(path)
+    if (model := find_model(path)) is not None:
+        return _open_run(model)
     raise ModelError(
-        f"{path}: expected a run folder ({MODEL_FILE}), a bundle ({BUNDLE_FILE}) or an .onnx file, found none of them"
+        f"{path}: expected a run folder (model/{SPEC_FILE}), a bundle ({BUNDLE_FILE}) or an .onnx file, "
+        "found none of them"
     )
 
 
-def _open_run(path: Path) -> Bundle:
-    if not (path / WEIGHTS_FILE).is_file():
-        raise ModelError(f"{path}: the run has no {WEIGHTS_FILE} yet; it is written after the first epoch")
-    spec = parse_spec((path / MODEL_FILE).read_bytes(), str(path / MODEL_FILE))
-    return Bundle(path, spec, (artifact(path, WEIGHTS_FILE, "weights", "fp32"),))
+def _open_run(model: Path) -> Bundle:
+    if not (model / RUN_WEIGHTS_FILE).is_file():
+        raise ModelError(f"{model}: has no {RUN_WEIGHTS_FILE} yet; it is written after the first epoch")
+    return Bundle(model, read_spec(model), (artifact(model, RUN_WEIGHTS_FILE, "weights", "fp32"),))
+
+
+def read_spec(model: Path) -> ModelSpec:
+    """The description in a model folder; ModelError where it is not one of this segdeploy."""
+    return parse_spec((model / SPEC_FILE).read_bytes(), str(model / SPEC_FILE))
 
 
 def _open_bundle(path: Path) -> Bundle:

@@ -51,7 +51,8 @@ def save_training_state(
     state = optimizer.state_dict()
     for index, slots in state["state"].items():
         for name, value in slots.items():
-            tensors[f"{_OPTIMIZER}{index}.{name}"] = value
+            if value is not None:  # sgd without momentum
+                tensors[f"{_OPTIMIZER}{index}.{name}"] = value
     _save(path, tensors, {"progress": progress, "param_groups": state["param_groups"]})
 
 

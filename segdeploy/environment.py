@@ -14,6 +14,12 @@ _PACKAGES = (
     "tensorrt", "tensorrt-rtx-cu13-bindings",
 )  # fmt: skip
 
+# Limit, use, and the part of the use that the system takes back when it needs it: cgroup v2 and v1.
+_CONTAINER_MEMORY = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that can change a number; packages that are not there are left out."""
@@ -77,12 +83,24 @@ def _gpus() -> list[str]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that a new program could have; a large number where the system does not say."""
+    """Bytes of memory that a new program could have, in the container's limit; a large number where nothing says."""
+    free = [room for room in map(_container_room, _CONTAINER_MEMORY) if room is not None]
     try:  # unlike sysconf's free pages, this counts the page cache that would make room
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+        free.append(next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024)
     except (OSError, StopIteration, ValueError):
-        return 1 << 62
+        pass
+    return min(free, default=1 << 62)
+
+
+def _container_room(names: tuple[str, str, str, str]) -> int | None:
+    folder = Path(names[0])
+    try:
+        limit, used = (int((folder / name).read_text()) for name in names[1:3])  # v2 says "max" where there is none
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, limit - used + int(stat.get(names[3], 0)))
+    except (OSError, ValueError):
+        return None
 
 
 def _memory_gib() -> float | None:

@@ -1,4 +1,4 @@
-"""One confusion matrix over a table, whatever runs the model."""
+"""One set of scores over a table, whatever runs the model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from segdeploy.boundary import boundary_counts
 from segdeploy.data.images import read_image
 from segdeploy.data.masks import read_mask
 from segdeploy.data.resize import resize_image, resize_mask, restore_mask
 from segdeploy.errors import DataError
-from segdeploy.metrics import Scores, confusion_matrix
+from segdeploy.metrics import Scores, confusion_matrix, none_if_nan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,18 +40,24 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """Scores of one runner on one table."""
+    """Scores of one runner on one table.
+
+    `loss` is what training minimises, at the network's size, where the runner's logits were at hand (see
+    `segdeploy.train.validate`); None elsewhere, NaN without a labelled pixel.
+    """
 
     scores: Scores
     images: int
     at: At
     seconds: float
     runner: dict[str, Any]
+    loss: float | None = None
 
     def to_dict(self, spec: ModelSpec) -> dict[str, Any]:
         """JSON-ready, in Ludwig's shape: the mask's name, then the statistics."""
+        loss = {} if self.loss is None else {"loss": none_if_nan(self.loss)}
         return {
-            spec.mask_column: self.scores.to_dict(spec.classes),
+            spec.mask_name: loss | self.scores.to_dict(spec.classes),
             "images": self.images,
             "measured_at": self.at,
             "seconds": round(self.seconds, 3),
@@ -107,6 +114,7 @@ def evaluate(
     *,
     batch_size: int = 1,
     at: At = "mask",
+    boundary: bool = True,
     progress: Callable[[int, int], None] | None = None,
     on_labels: Callable[[Example, NDArray[np.uint8]], None] | None = None,
 ) -> EvalResult:
@@ -119,25 +127,29 @@ def evaluate(
         batch_size: images per call of the runner.
         at: "mask" brings the labels back to each mask's own size (nearest); "model" brings the mask to
             the network's size.
+        boundary: whether to count the pixels near contours too, for the boundary IoU.
         progress: called with (done, total).
         on_labels: called with each example and its labels (height, width) at the network's size.
 
     Raises:
         DataError: see `read_examples`.
     """
-    total = np.zeros((len(spec.classes), len(spec.classes)), np.int64)
+    count = len(spec.classes)
+    confusion = np.zeros((count, count), np.int64)
+    near = np.zeros((2, count), np.int64) if boundary else None
     started = time.perf_counter()
     done = 0
     for example, labels in predict_batches(runner, read_examples(samples, spec), batch_size):
         if at == "mask":
-            total += confusion_matrix(
-                example.mask, restore_mask(labels, example.mask.shape, spec.preprocessing), len(spec.classes)
-            )
+            target, predicted = example.mask, restore_mask(labels, example.mask.shape, spec.preprocessing)
         else:
-            total += confusion_matrix(resize_mask(example.mask, spec.preprocessing), labels, len(spec.classes))
+            target, predicted = resize_mask(example.mask, spec.preprocessing), labels
+        confusion += confusion_matrix(target, predicted, count)
+        if near is not None:
+            near += boundary_counts(target, predicted, count)
         if on_labels is not None:
             on_labels(example, labels)
         done += 1
         if progress is not None:
             progress(done, len(samples))
-    return EvalResult(Scores(total), done, at, time.perf_counter() - started, runner.describe())
+    return EvalResult(Scores(confusion, near), done, at, time.perf_counter() - started, runner.describe())

@@ -1,4 +1,4 @@
-"""Scores from one confusion matrix over the whole data set; the same code for every backend. NumPy only."""
+"""Scores from pixel counts over the whole data set; the same code for every backend. NumPy only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,24 @@ from segdeploy.classes import IGNORE, ClassMap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def joint_histogram(target: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Count how often each pair of values meets: two uint8 arrays of one shape to (256, 256), target by row.
+
+    Raises:
+        ValueError: shapes or types differ.
+    """
+    if target.shape != predicted.shape or target.dtype != np.uint8 or predicted.dtype != np.uint8:
+        raise ValueError(
+            "expected two uint8 arrays of one shape, "
+            f"got {target.dtype} {target.shape} and {predicted.dtype} {predicted.shape}"
+        )
+    # One uint16 code a pixel, one bincount: uint8 is never widened to int64 for masking or indexing.
+    code = target.astype(np.uint16)
+    code <<= 8
+    code |= predicted
+    return np.bincount(code.ravel(), minlength=65536).reshape(256, 256)
 
 
 def confusion_matrix(target: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
@@ -27,15 +45,7 @@ def confusion_matrix(target: NDArray[np.uint8], predicted: NDArray[np.uint8], nu
     Raises:
         ValueError: shapes or types differ, or an id is not below C.
     """
-    if target.shape != predicted.shape or target.dtype != np.uint8 or predicted.dtype != np.uint8:
-        raise ValueError(
-            "expected two uint8 arrays of one shape, "
-            f"got {target.dtype} {target.shape} and {predicted.dtype} {predicted.shape}"
-        )
-    # One uint16 code a pixel, one bincount: uint8 is never widened to int64 for masking or indexing.
-    code = target.astype(np.uint16) << 8
-    code |= predicted
-    table = np.bincount(code.ravel(), minlength=65536).reshape(256, 256)
+    table = joint_histogram(target, predicted)
     inside = table[:num_classes, :num_classes]
     if inside.sum() + table[IGNORE].sum() != target.size:
         raise ValueError(f"expected class ids below {num_classes}, or {IGNORE} in the target")
@@ -44,9 +54,14 @@ def confusion_matrix(target: NDArray[np.uint8], predicted: NDArray[np.uint8], nu
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a confusion matrix (C, C) says; classes absent from targets and predictions are NaN."""
+    """What the counts say; classes absent from targets and predictions are NaN.
+
+    `confusion` is (C, C), see `confusion_matrix`; `boundary` is (2, C), see `segdeploy.boundary`, or None where
+    boundaries were not looked at, and then their scores are NaN.
+    """
 
     confusion: NDArray[np.int64]
+    boundary: NDArray[np.int64] | None = None
 
     @property
     def iou(self) -> NDArray[np.float64]:
@@ -65,6 +80,13 @@ class Scores:
         return _divide(np.diag(self.confusion), self.confusion.sum(0))
 
     @property
+    def boundary_iou(self) -> NDArray[np.float64]:
+        """(C,) intersection over union of the pixels near a class's contours (Cheng et al. 2021)."""
+        if self.boundary is None:
+            return np.full(len(self.confusion), np.nan)
+        return _divide(self.boundary[0], self.boundary[1])
+
+    @property
     def mean_iou(self) -> float:
         """Mean of `iou` over the classes that are not NaN."""
         return _mean(self.iou)
@@ -75,25 +97,37 @@ class Scores:
         return _mean(self.accuracy)
 
     @property
+    def mean_boundary_iou(self) -> float:
+        """Mean of `boundary_iou` over the classes that are not NaN."""
+        return _mean(self.boundary_iou)
+
+    @property
     def pixel_accuracy(self) -> float:
         """Share of labelled pixels that are right; NaN without any."""
         total = int(self.confusion.sum())
         return int(np.trace(self.confusion)) / total if total else float("nan")
 
     def to_dict(self, classes: ClassMap) -> dict[str, Any]:
-        """JSON-ready: Ludwig's names, NaN as None, and the classes that were left out of the mean."""
-        iou, accuracy, precision = self.iou, self.accuracy, self.precision
+        """JSON-ready, NaN as None: the means, each class, the classes that were left out of the means.
+
+        `accuracy` is another name for `pixel_accuracy`; of one class, `recall` is another for `accuracy`.
+        """
+        iou, accuracy, precision, boundary = self.iou, self.accuracy, self.precision, self.boundary_iou
         support = self.confusion.sum(1)
         return {
             "mean_iou": none_if_nan(self.mean_iou),
             "pixel_accuracy": none_if_nan(self.pixel_accuracy),
+            "accuracy": none_if_nan(self.pixel_accuracy),
             "mean_class_accuracy": none_if_nan(self.mean_accuracy),
+            "boundary_iou": none_if_nan(self.mean_boundary_iou),
             "per_class_stats": {
                 name: {
                     "iou": none_if_nan(iou[i]),
                     "accuracy": none_if_nan(accuracy[i]),
                     "precision": none_if_nan(precision[i]),
+                    "recall": none_if_nan(accuracy[i]),
                     "support": int(support[i]),
+                    "boundary_iou": none_if_nan(boundary[i]),
                 }
                 for i, name in enumerate(classes.names)
             },

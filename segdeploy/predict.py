@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +16,10 @@ from segdeploy.data.images import read_image
 from segdeploy.data.resize import resize_image, restore_mask
 from segdeploy.data.table import find_images
 from segdeploy.errors import DataError
-from segdeploy.files import write_bytes
+from segdeploy.files import write_bytes, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PredictResult:
-    """The masks that were written, and one line for each image that could not be read."""
+    """The masks that were written, by their images, and one line for each image that could not be read."""
 
-    written: tuple[Path, ...]
+    written: Mapping[Path, Path]
     faults: tuple[str, ...]
 
 
@@ -41,6 +43,7 @@ def predict(
     output: Path,
     *,
     overlay: bool = False,
+    root: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PredictResult:
     """Write a palette PNG (pixel value = class id) of each image's own size.
@@ -49,6 +52,7 @@ def predict(
         runner: any backend.
         spec: the model's description.
         inputs: image files and folders; what lies below a folder keeps its relative path.
+        root: a folder below which all files of `inputs` lie; they too keep their path relative to it.
         output: folder for `NAME.png`, and `NAME.overlay.jpg` with `overlay`.
         overlay: also write the image blended with the classes' colours.
         progress: called with (done, total).
@@ -57,8 +61,8 @@ def predict(
         DataError: an input that does not exist, a folder without images, or two inputs whose masks would
             have the same name, or would overwrite an image.
     """
-    targets = _targets(inputs, output, overlay)
-    written: list[Path] = []
+    targets = mask_files(inputs, output, overlay=overlay, root=root)
+    written: dict[Path, Path] = {}
     faults: list[str] = []
     for done, (source, target) in enumerate(targets.items(), start=1):
         try:
@@ -67,12 +71,12 @@ def predict(
             faults.append(str(e))
         else:
             labels = predict_image(runner, spec, image)
-            written.append(write_bytes(target, mask_png(labels, spec.classes)))
+            written[source] = write_bytes(target, mask_png(labels, spec.classes))
             if overlay:
                 write_bytes(target.with_suffix(".overlay.jpg"), overlay_jpeg(image, labels, spec.classes))
         if progress is not None:
             progress(done, len(targets))
-    return PredictResult(tuple(written), tuple(faults))
+    return PredictResult(written, tuple(faults))
 
 
 def predict_image(runner: Runner, spec: ModelSpec, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -105,12 +109,31 @@ def overlay_jpeg(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: C
     return buffer.getvalue()
 
 
-def _targets(inputs: Sequence[Path], output: Path, overlay: bool) -> dict[Path, Path]:
+def common_folder(files: Sequence[Path]) -> Path:
+    """The deepest folder below which all files lie, absolute."""
+    return Path(os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files]))  # noqa: PTH100, PTH120
+
+
+def write_index(output: Path, spec: ModelSpec, masks: Mapping[Path, Path]) -> Path:
+    """`<feature>_predictions.csv` in `output`: each image, absolute, and its mask, relative to the file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([spec.image_column, f"{spec.mask_name}_predictions"])
+    writer.writerows([image.resolve(), mask.relative_to(output).as_posix()] for image, mask in masks.items())
+    return write_text(output / f"{spec.mask_name}_predictions.csv", text.getvalue())
+
+
+def mask_files(
+    inputs: Sequence[Path], output: Path, *, overlay: bool = False, root: Path | None = None
+) -> dict[Path, Path]:
+    """The file of each image's mask; DataError as in `predict`."""
     targets: dict[Path, Path] = {}
     owners: dict[Path, Path] = {}
     for item in inputs:
         for source in find_images([item]):
             relative = source.relative_to(item) if item.is_dir() else Path(source.name)
+            if root is not None:
+                relative = Path(os.path.relpath(source, root))
             target = output / relative.with_suffix(".png")
             other = owners.setdefault(target, source)
             if other != source:

@@ -5,12 +5,26 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Step = Callable[[int, int], None]
+
+
+_quiet = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """Inside, `progress` shows nothing, if `wanted`: for callers from Python who asked for few words."""
+    token = _quiet.set(wanted)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 def say(text: str = "") -> None:
@@ -22,7 +36,9 @@ def say(text: str = "") -> None:
 @contextmanager
 def progress(what: str, note: Callable[[], str] = lambda: "") -> Iterator[Step]:
     """Yield a function of (done, total); it draws a bar, or writes a line every ten seconds and at the end."""
-    if sys.stderr.isatty():
+    if _quiet.get():
+        yield lambda done, total: None
+    elif sys.stderr.isatty():
         with _bar(what, note) as step:
             yield step
     else:

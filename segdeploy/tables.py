@@ -30,20 +30,22 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 def score_table(result: EvalResult, spec: ModelSpec) -> str:
     """Per class and overall, in percent."""
-    scores = result.scores
+    scores, boundary = result.scores, result.scores.boundary_iou
     rows = [
         [
             name,
             percent(scores.iou[i]),
+            percent(boundary[i]),
             percent(scores.accuracy[i]),
             percent(scores.precision[i]),
             f"{scores.confusion[i].sum():,}",
         ]
         for i, name in enumerate(spec.classes.names)
     ]
-    rows.append(["mean", percent(scores.mean_iou), percent(scores.mean_accuracy), "", f"{scores.confusion.sum():,}"])
+    means = (scores.mean_iou, scores.mean_boundary_iou, scores.mean_accuracy)
+    rows.append(["mean", *map(percent, means), "", f"{scores.confusion.sum():,}"])
     absent = [n for n, v in zip(spec.classes.names, scores.iou, strict=True) if v != v]
-    said = [text_table(["class", "IoU %", "accuracy %", "precision %", "pixels"], rows), ""]
+    said = [text_table(["class", "IoU %", "boundary IoU %", "accuracy %", "precision %", "pixels"], rows), ""]
     said.append(f"pixel accuracy {percent(scores.pixel_accuracy)} %, {result.images} images, at the {result.at}'s size")
     if absent:
         said.append(f"not in the data nor predicted, so left out of the mean: {', '.join(absent)}")

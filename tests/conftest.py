@@ -39,6 +39,12 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tiny_config() -> str:
+    """The YAML of the tiny run."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_table(tmp_path_factory) -> Path:
     """20 generated pictures of 80 x 112 with a split column."""
     from segdeploy.data.demo import generate

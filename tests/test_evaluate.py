@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_erosion
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 from segdeploy.bundle import open_model
@@ -13,7 +14,6 @@ from segdeploy.runtime.runner import open_runner
 
 
 def pairs_by_hand(runner, samples, at):
-    targets, found = [], []
     for sample in samples:
         image = Image.open(sample.image).convert("RGB").resize((96, 64), Image.Resampling.BILINEAR)
         labels = runner.run(np.array(image)[None])[0]
@@ -23,9 +23,20 @@ def pairs_by_hand(runner, samples, at):
         else:
             mask = mask.resize((96, 64), Image.Resampling.NEAREST)
         mask = np.asarray(mask)
-        targets.append(mask[mask != 255])
-        found.append(labels[mask != 255])
-    return np.concatenate(targets), np.concatenate(found)
+        yield mask, labels
+
+
+def boundary_by_hand(pairs, count):
+    """(C,) boundary IoU with a square erosion of each class's mask; the border counts as outside."""
+    both, either = np.zeros(count), np.zeros(count)
+    for mask, labels in pairs:
+        box = np.ones([2 * max(1, round(0.02 * np.hypot(*mask.shape))) + 1] * 2)
+        for i in range(count):
+            a, b = ((m == i) & (mask != 255) for m in (mask, labels))
+            a, b = (m & ~binary_erosion(m, box) for m in (a, b))
+            both[i] += (a & b).sum()
+            either[i] += (a | b).sum()
+    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
 
 
 @pytest.mark.parametrize("at", ["mask", "model"])
@@ -35,12 +46,15 @@ def test_against_scikit_learn(tiny_bundle, tiny_table, backend, at):
     samples = read_table(tiny_table)
     with open_runner(bundle, backend) as runner:
         result = evaluate(runner, samples, bundle.spec, batch_size=3, at=at)
-        target, found = pairs_by_hand(runner, samples, at)
+        pairs = list(pairs_by_hand(runner, samples, at))
+    known = [mask != 255 for mask, _ in pairs]
+    target, found = (np.concatenate([p[i][k] for p, k in zip(pairs, known, strict=True)]) for i in (0, 1))
     expected = confusion_matrix(target, found, labels=range(7))
     # Batches of three and of one may differ in the last bit of a logit.
     assert np.abs(result.scores.confusion - expected).sum() <= 2e-4 * expected.sum()
     seen = sorted(set(target) | set(found))
     assert result.scores.mean_iou == pytest.approx(jaccard_score(target, found, labels=seen, average="macro"), abs=1e-3)
+    np.testing.assert_allclose(result.scores.boundary_iou, boundary_by_hand(pairs, 7), atol=1e-3)
     assert result.images == 20
 
 
@@ -58,10 +72,15 @@ def test_backends_agree(tiny_bundle, tiny_table):
 def test_statistics_are_ludwigs_shape(tiny_bundle, tiny_table):
     bundle = open_model(tiny_bundle)
     with open_runner(bundle) as runner:
-        stats = evaluate(runner, read_table(tiny_table)[:4], bundle.spec).to_dict(bundle.spec)
+        result = evaluate(runner, read_table(tiny_table)[:4], bundle.spec)
+        plain = evaluate(runner, read_table(tiny_table)[:4], bundle.spec, boundary=False)
+    stats = result.to_dict(bundle.spec)
     assert 0 <= stats["mask"]["mean_iou"] <= 1
     assert set(stats["mask"]["per_class_stats"]) == set(bundle.spec.classes.names)
     assert stats["runner"]["provider"] == "CPUExecutionProvider"
+    assert "loss" not in stats["mask"]  # the runner shows no logits
+    assert plain.to_dict(bundle.spec)["mask"]["boundary_iou"] is None
+    assert plain.scores.mean_iou == result.scores.mean_iou
 
 
 def test_examples_come_in_order(tiny_table, tiny_bundle):

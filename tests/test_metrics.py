@@ -1,10 +1,14 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, jaccard_score, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
+from segdeploy.boundary import boundary_counts
 from segdeploy.classes import ClassMap, default_colors
 from segdeploy.metrics import Scores, confusion_matrix, none_if_nan
 
@@ -75,6 +79,50 @@ def test_mean_iou_against_torchmetrics(seed):
     assert Scores(ours).mean_iou == pytest.approx(theirs.compute().item(), abs=1e-6)
 
 
+def drawn(rng, count):
+    """A target with ignored pixels, without the last class, and a prediction without the last but one."""
+    target = rng.integers(0, count - 1, (16, 20), dtype=np.uint8)
+    target[rng.random(target.shape) < 0.1] = 255
+    wrong = rng.integers(0, count - 2, target.shape)
+    predicted = np.where((rng.random(target.shape) < 0.6) & (target < count - 2), target, wrong).astype(np.uint8)
+    return target, predicted
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_statistic_against_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    names = tuple("abcdef")
+    images = [drawn(rng, len(names)) for _ in range(4)]
+    confusion = sum(confusion_matrix(t, p, len(names)) for t, p in images)
+    boundary = sum(boundary_counts(t, p, len(names)) for t, p in images)
+    stats = Scores(confusion, boundary).to_dict(ClassMap(names=names, colors=default_colors(len(names))))
+
+    target, predicted = (np.concatenate([pair[i].ravel() for pair in images]) for i in (0, 1))
+    target, predicted = target[target != 255], predicted[target != 255]
+    labels = range(len(names))
+    iou = jaccard_score(target, predicted, labels=labels, average=None, zero_division=0)
+    precision, recall, _, support = precision_recall_fscore_support(
+        target, predicted, labels=labels, zero_division=np.nan
+    )
+    none = [None if np.isnan(v) else v for v in (*precision, *recall)]
+    for i, name in enumerate(names[:-1]):
+        found = stats["per_class_stats"][name]
+        assert found["iou"] == pytest.approx(iou[i])
+        assert found["precision"] == (none[i] if none[i] is None else pytest.approx(none[i]))
+        assert found["recall"] == found["accuracy"] == pytest.approx(recall[i])
+        assert found["support"] == support[i]
+        assert found["boundary_iou"] == boundary[0, i] / boundary[1, i]
+    assert stats["per_class_stats"]["e"]["precision"] is None  # never predicted
+    assert stats["per_class_stats"]["f"] == dict.fromkeys(found) | {"support": 0}
+    assert stats["absent_classes"] == ["f"]
+    assert stats["mean_iou"] == pytest.approx(iou[:-1].mean())
+    assert stats["boundary_iou"] == pytest.approx((boundary[0, :-1] / boundary[1, :-1]).mean())
+    assert stats["accuracy"] == stats["pixel_accuracy"] == pytest.approx(accuracy_score(target, predicted))
+    assert stats["mean_class_accuracy"] == pytest.approx(balanced_accuracy_score(target, predicted))
+    np.testing.assert_array_equal(stats["confusion_matrix"], sklearn_confusion(target, predicted, labels=labels))
+    assert json.loads(json.dumps(stats)) == stats
+
+
 def test_case_worked_by_hand():
     # Class 0: 2 of 3 pixels found, and 1 of class 1 taken for it. Class 1: 1 of 2. Class 2: nowhere.
     target = np.array([0, 0, 0, 1, 1, 255], np.uint8)
@@ -107,8 +155,10 @@ def test_report_names_absent_classes():
     report = Scores(confusion_matrix(np.zeros(4, np.uint8), np.zeros(4, np.uint8), 3)).to_dict(classes)
     assert report["absent_classes"] == ["b", "c"]
     assert report["mean_iou"] == report["pixel_accuracy"] == report["mean_class_accuracy"] == 1.0
-    assert report["per_class_stats"]["a"] == {"iou": 1.0, "accuracy": 1.0, "precision": 1.0, "support": 4}
-    assert report["per_class_stats"]["c"] == {"iou": None, "accuracy": None, "precision": None, "support": 0}
+    ones = dict.fromkeys(("iou", "accuracy", "precision", "recall"), 1.0)
+    assert report["per_class_stats"]["a"] == ones | {"support": 4, "boundary_iou": None}
+    assert report["per_class_stats"]["c"] == dict.fromkeys((*ones, "boundary_iou")) | {"support": 0}
+    assert report["boundary_iou"] is None  # boundaries were not looked at
     assert report["confusion_matrix"] == [[4, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 

@@ -74,10 +74,10 @@ def test_mask_is_a_palette_png_of_ids(spec, tmp_path):
     source = save(tmp_path / "photo.v2.jpg", quality=100)
     steps = []
     result = predict(Brightness(), spec, [source], tmp_path / "out", progress=lambda *step: steps.append(step))
-    assert result.written == (tmp_path / "out" / "photo.v2.png",)
+    assert [*result.written.values()] == [tmp_path / "out" / "photo.v2.png"]
     assert result.faults == ()
     assert steps == [(1, 1)]
-    with Image.open(result.written[0]) as mask:
+    with Image.open(tmp_path / "out" / "photo.v2.png") as mask:
         assert (mask.format, mask.mode, mask.size) == ("PNG", "P", (60, 20))
         np.testing.assert_array_equal(np.asarray(mask)[:, 5:55:20], np.tile([0, 2, 1], (20, 1)))
         assert np.asarray(mask.convert("RGB"))[3, 5:55:20].tolist() == [list(COLORS[i]) for i in (0, 2, 1)]
@@ -87,7 +87,7 @@ def test_mask_is_a_palette_png_of_ids(spec, tmp_path):
 def test_exif_orientation_counts(spec, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    (mask,) = predict(Brightness(), spec, [save(tmp_path / "a.png", exif=exif)], tmp_path / "out").written
+    (mask,) = predict(Brightness(), spec, [save(tmp_path / "a.png", exif=exif)], tmp_path / "out").written.values()
     with Image.open(mask) as picture:
         assert picture.size == (20, 60)
         assert np.asarray(picture)[5:55:20, 3].tolist() == [0, 2, 1]
@@ -120,7 +120,7 @@ def test_broken_images_are_listed_and_stop_nothing(spec, tmp_path):
     content = (tmp_path / "in" / "e.png").read_bytes()
     (tmp_path / "in" / "d.png").write_bytes(content[: len(content) // 2])
     result = predict(Brightness(), spec, [tmp_path / "in"], tmp_path / "out", overlay=True)
-    assert [p.name for p in result.written] == ["a.png", "c.png", "e.png"]
+    assert [p.name for p in result.written.values()] == ["a.png", "c.png", "e.png"]
     assert [line.partition(": ")[0] for line in result.faults] == [str(tmp_path / "in" / n) for n in ("b.png", "d.png")]
     assert "b.png" not in files(tmp_path / "out")
     assert len(files(tmp_path / "out")) == 6
@@ -148,4 +148,4 @@ def test_nothing_is_written_where_masks_would_collide(spec, tmp_path, names, inp
 def test_same_image_twice_is_one_mask(spec, tmp_path):
     save(tmp_path / "in" / "a.png")
     result = predict(Brightness(), spec, [tmp_path / "in", tmp_path / "in" / "a.png"], tmp_path / "out")
-    assert [p.name for p in result.written] == ["a.png"]
+    assert [p.name for p in result.written.values()] == ["a.png"]

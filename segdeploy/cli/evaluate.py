@@ -12,18 +12,28 @@ from segdeploy.progress import progress, say
 
 @click.command(name="evaluate")
 @options.model
-@click.option("--dataset", type=options.PATH, required=True, help="Table with images and masks.")
+@click.option("--dataset", type=options.PATH, help="Table with images and masks.")
+@options.split
+@click.option("--data-format", hidden=True)
 @options.backend
-@click.option("--precision", default="fp32", show_default=True, help="Which of a bundle's files to run.")
+@options.precision
 @click.option("--at", type=click.Choice(["mask", "model"]), default="mask", show_default=True,
               help="Count pixels at each mask's own size, or at the network's.")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images per call.")
+@options.batch_size
 @options.threads
 @options.device
-@options.output(None, "Folder for eval_stats.json; default: a run's own folder, else the present one.")
+@options.output(None, "Folder for test_statistics.json; default: a run's own folder, else the present one.")
+@click.option("--skip-save-eval-stats", "-sses", is_flag=True, hidden=True)
+@options.without_effect(
+    "--skip-save-unprocessed-output", "--skip-save-predictions", "--skip-collect-predictions",
+    "--skip-collect-overall-stats",
+)  # fmt: skip
+@options.logging_level
 def command(
     model: Path,
-    dataset: Path,
+    dataset: Path | None,
+    split: str,
+    data_format: str | None,
     backend: str | None,
     precision: str,
     at: str,
@@ -31,23 +41,28 @@ def command(
     threads: int | None,
     device: str,
     output: Path | None,
+    skip_save_eval_stats: bool,
 ) -> None:
     """Score MODEL (a run folder, a bundle or an .onnx file) on a table: mean IoU, per class, confusion matrix."""
-    from segdeploy.bundle import BUNDLE_FILE, open_model
-    from segdeploy.data.table import read_table
-    from segdeploy.evaluate import evaluate
+    from segdeploy.arguments import check_data_format
+    from segdeploy.bundle import open_model
+    from segdeploy.config.load import read_run_config
+    from segdeploy.data.select import select_samples
     from segdeploy.files import write_json
+    from segdeploy.run_folder import TEST_STATISTICS_FILE, find_run
     from segdeploy.runtime.runner import RunnerOptions, open_runner
     from segdeploy.tables import score_table
+    from segdeploy.train.score import score
 
-    opened = open_model(model)
-    samples = read_table(dataset, opened.spec.image_column, opened.spec.mask_column)
+    check_data_format(data_format, dataset)
+    opened, run = open_model(model), find_run(model)
+    samples = select_samples(opened.spec, run, read_run_config(model), dataset, split)
     options_ = RunnerOptions(threads=threads, device=device, precision=precision)
     with open_runner(opened, backend, options_) as runner, progress("evaluating") as step:
-        result = evaluate(
-            runner, samples, opened.spec, batch_size=batch_size, at="model" if at == "model" else "mask", progress=step
+        result = score(
+            opened, runner, samples, batch_size=batch_size, at="model" if at == "model" else "mask", progress=step
         )
     say(score_table(result, opened.spec))
-    is_run = model.is_dir() and not (model / BUNDLE_FILE).exists()
-    folder = output or (model if is_run else Path())
-    say(f"statistics: {write_json(folder / 'eval_stats.json', result.to_dict(opened.spec))}")
+    if not skip_save_eval_stats:
+        file = (output or run or Path()) / TEST_STATISTICS_FILE
+        say(f"statistics: {write_json(file, result.to_dict(opened.spec))}")

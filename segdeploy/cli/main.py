@@ -20,8 +20,11 @@ COMMANDS = {
     "predict": "write masks for images and folders of images",
     "export": "turn a run into a verified bundle: ONNX, and a TensorRT engine with --trt",
     "benchmark": "accuracy and speed of every backend, as one report",
+    "inspect": "what a data set holds and what is wrong with it, or what a model is",
     "plugins": "list encoders, decoders and backends, and show their keys",
 }
+# Ludwig's names of commands; --help leaves them out.
+_LUDWIG = ("export-model",)
 # A benchmark measures engines as their users run them.
 _AS_THEY_ARE = ("benchmark", "demo")
 
@@ -35,8 +38,9 @@ class _Lazy(click.Group):
             # OpenMP threads that sleep while they wait save an order of magnitude on a busy machine. It must
             # be set before torch is imported.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if cmd_name in COMMANDS:
-            command: click.Command = importlib.import_module(f"segdeploy.cli.{cmd_name}").command
+        name = cmd_name.replace("_", "-")
+        if name in (*COMMANDS, *_LUDWIG):
+            command: click.Command = importlib.import_module(f"segdeploy.cli.{name.replace('-', '_')}").command
             return command
         if cmd_name not in self.commands:
             from segdeploy.plugin.manager import load
@@ -49,7 +53,12 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+def _dashes(word: str) -> str:
+    return word.replace("_", "-")
+
+
+# Ludwig writes --output_directory where we write --output-directory.
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _dashes})
 @click.version_option(__version__, prog_name="segdeploy")
 @click.option("-v", "--verbose", count=True, help="Say more; twice: say everything.")
 def cli(verbose: int) -> None:
@@ -60,8 +69,21 @@ def cli(verbose: int) -> None:
     segdeploy export    results/experiment_run -o bundle --verify val.csv
     segdeploy benchmark bundle --dataset test.csv -o report
     """
-    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    _log_to_stderr(verbose)
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+def _log_to_stderr(verbose: int) -> None:
+    """What segdeploy has to say, and other libraries' warnings; `verbose` adds theirs and all details."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(name)s: %(message)s" if verbose else "%(message)s"))
+    logging.basicConfig(level=[logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)], handlers=[handler])
+    logging.getLogger("segdeploy").setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,57 +13,94 @@ from segdeploy.cli import options
 from segdeploy.progress import say
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from segdeploy.run_folder import Skip
 
 
 @click.command(name="train")
-@click.option("-c", "--config", type=options.PATH, help="The YAML file.")
+@options.option("-c", "--config", type=options.PATH, help="The YAML file.")
+@click.option("--config-str", "-cs", hidden=True, help="The YAML itself.")
 @click.option("--dataset", type=options.PATH, help="One table, split as the configuration says.")
 @click.option("--training-set", type=options.PATH, help="Table to train on.")
 @click.option("--validation-set", type=options.PATH, help="Table that picks the best epoch.")
-@click.option("--test-set", type=options.PATH, help="Table that is checked now and scored later.")
+@click.option("--test-set", type=options.PATH, help="Table that the best epoch is scored on, at the end.")
+@click.option("--data-format", hidden=True)
 @options.output("results", "Folder for runs.")
-@click.option(
-    "--name", default="experiment_run", show_default=True, help="The run's folder; _0, _1, ... where it is taken."
-)
+@click.option("--name", help="The run's folder; _0, _1, ... where it is taken.  [default: experiment_run]")
+@click.option("--experiment-name", default="experiment", hidden=True)
+@click.option("--model-name", default="run", hidden=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as trainer.epochs=10.")
-@click.option("--resume", type=options.PATH, metavar="RUN", help="Go on with a run that stopped.")
+@click.option("--random-seed", "-rs", type=int, hidden=True)
+@options.option(
+    "--start-from", type=options.PATH, metavar="MODEL", ludwig=("-mlp", "--model-load-path"),
+    help="A run or bundle whose weights are the first ones; without -c its configuration too.",
+)  # fmt: skip
+@options.option(
+    "--resume", type=options.PATH, metavar="RUN", ludwig=("-mrp", "--model-resume-path"),
+    help="Go on with a run that stopped.",
+)  # fmt: skip
+@click.option("--skip-save-model", "-ssm", is_flag=True, hidden=True)
+@options.skips
 @options.device
+@click.option("--backend", "-b", type=click.Choice(["local"]), hidden=True, expose_value=False)
+@options.logging_level
 def command(
     config: Path | None,
+    config_str: str | None,
     dataset: Path | None,
     training_set: Path | None,
     validation_set: Path | None,
     test_set: Path | None,
+    data_format: str | None,
     output: Path,
-    name: str,
+    name: str | None,
+    experiment_name: str,
+    model_name: str,
     overrides: tuple[str, ...],
+    random_seed: int | None,
+    start_from: Path | None,
     resume: Path | None,
+    skip_save_model: bool,
+    skip: Skip,
     device: str,
 ) -> None:
     """Train a model; a table is a CSV with image and mask columns, or a folder with images/ and masks/."""
-    from segdeploy.config import load_config
+    from segdeploy.arguments import check_data_format
+    from segdeploy.config import choose_config
     from segdeploy.data.table import Tables
     from segdeploy.errors import ConfigError
     from segdeploy.plugin.extras import require
 
     require("train")
+    check_data_format(data_format, dataset, training_set, validation_set, test_set)
     tables = Tables(dataset=dataset, training=training_set, validation=validation_set, test=test_set)
+    changes = [*overrides, *([] if random_seed is None else [f"trainer.seed={random_seed}"])]
     if resume is not None:
-        if config is not None or overrides:
+        if config is not None or config_str is not None or changes or start_from is not None:
             raise ConfigError("--resume goes on with the run's own configuration; leave out -c and --set")
         from segdeploy.train.loop import resume as go_on
 
         given = any((dataset, training_set, validation_set, test_set))
-        result = go_on(resume, tables=tables if given else None, device=device, on_epoch=_report)
+        result = go_on(resume, tables=tables if given else None, device=device, skip=skip, on_epoch=_report)
     else:
-        if config is None:
-            raise ConfigError("expected -c CONFIG, or --resume RUN")
-        settings = load_config(config, overrides)
+        settings = choose_config(config, config_str, start_from, changes)
         from segdeploy.train.loop import train
 
-        result = train(settings, tables, output, name=name, device=device, on_epoch=_report)
+        with ExitStack() as held:
+            away = held.enter_context(tempfile.TemporaryDirectory()) if skip_save_model else None
+            result = train(
+                settings,
+                tables,
+                output,
+                name=name or f"{experiment_name}_{model_name}",
+                device=device,
+                start_from=start_from,
+                skip=skip,
+                model_folder=None if away is None else Path(away),
+                on_epoch=_report,
+            )
     say(f"best validation mean IoU {result.best_mean_iou:.4f} in epoch {result.best_epoch}")
+    if result.test_mean_iou is not None:
+        say(f"test mean IoU {result.test_mean_iou:.4f}")
     say(f"run: {result.run}")
 
 

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Values, default_colors
+from segdeploy.config.augmentation import Augmentations
+from segdeploy.config.bounds import Fraction, NonNegative, Side
+from segdeploy.config.preprocessing import Preprocessing
 from segdeploy.frozen import Frozen
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Side = Annotated[int, Field(ge=16, le=16384)]
 Policy = Literal["stretch", "letterbox"]
 
 
@@ -33,10 +33,14 @@ Plugin = Annotated[dict[str, Any], BeforeValidator(_needs_type)]
 class ImagePreprocessing(Frozen):
     """How an image becomes the network's input."""
 
-    height: Side
-    """Height of the network's input, pixels."""
-    width: Side
+    height: Side | None = None
+    """Height of the network's input, pixels; null, together with width: the training images' own, on average."""
+    width: Side | None = None
     """Width of the network's input, pixels."""
+    infer_image_max_height: Side = 256
+    """Largest height that is taken from the images."""
+    infer_image_max_width: Side = 256
+    """Largest width that is taken from the images."""
     resize: Policy = "stretch"
     """stretch: to height x width. letterbox: keep the proportions and fill the rest with `mean`."""
     mean: tuple[Fraction, Fraction, Fraction] | None = None
@@ -44,72 +48,12 @@ class ImagePreprocessing(Frozen):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Standard deviation per RGB channel on the scale 0..1; null: the encoder's own."""
 
-
-class HorizontalFlip(Frozen):
-    """Mirror left and right."""
-
-    type: Literal["random_horizontal_flip"]
-    probability: Fraction = 0.5
-    """Share of the samples that are mirrored."""
-
-
-class VerticalFlip(Frozen):
-    """Mirror top and bottom."""
-
-    type: Literal["random_vertical_flip"]
-    probability: Fraction = 0.5
-    """Share of the samples that are mirrored."""
-
-
-class Rotate(Frozen):
-    """Turn about the centre."""
-
-    type: Literal["random_rotate"]
-    degree: Annotated[float, Field(ge=0, le=180)] = 15.0
-    """Angles are drawn from -degree to degree."""
-
-
-class Scale(Frozen):
-    """Zoom about the centre; what lies outside the picture is ignored by the loss."""
-
-    type: Literal["random_scale"]
-    min: PositiveFloat = 0.5
-    """Smallest factor; below 1 the picture shrinks."""
-    max: PositiveFloat = 2.0
-    """Largest factor."""
-
     @model_validator(mode="after")
-    def _ordered(self) -> Scale:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
+    def _both_sides(self) -> ImagePreprocessing:
+        if (self.height is None) != (self.width is None):
+            missing, given = ("height", "width") if self.height is None else ("width", "height")
+            raise ValueError(f"needs `{missing}` beside `{given}`; leave out both to take the images' own size")
         return self
-
-
-class Crop(Frozen):
-    """Train on a random window instead of the whole picture."""
-
-    type: Literal["random_crop"]
-    height: Side
-    """Height of the window, pixels."""
-    width: Side
-    """Width of the window, pixels."""
-
-
-class ColorJitter(Frozen):
-    """Change brightness, contrast and saturation, each by a factor drawn from 1 - x to 1 + x."""
-
-    type: Literal["random_color"]
-    brightness: Fraction = 0.3
-    """x for brightness."""
-    contrast: Fraction = 0.3
-    """x for contrast, about the image's mean grey."""
-    saturation: Fraction = 0.3
-    """x for saturation, about each pixel's grey."""
-
-
-Augmentation = Annotated[
-    HorizontalFlip | VerticalFlip | Rotate | Scale | Crop | ColorJitter, Field(discriminator="type")
-]
 
 
 class ImageFeature(Frozen):
@@ -120,10 +64,10 @@ class ImageFeature(Frozen):
     type: Literal["image"]
     column: str | None = None
     """Column of the table; null: the feature's name."""
-    preprocessing: ImagePreprocessing
+    preprocessing: ImagePreprocessing = ImagePreprocessing()
     """Size and normalisation."""
-    augmentation: tuple[Augmentation, ...] = ()
-    """Random changes of the training samples, image and mask alike."""
+    augmentation: Augmentations = ()
+    """Random changes of the training samples, image and mask alike; true: random_horizontal_flip, random_rotate."""
     encoder: Plugin
     """The network that turns the image into a pyramid of feature maps."""
 
@@ -248,22 +192,37 @@ class MaskFeature(Frozen):
 
 
 class Optimizer(Frozen):
-    """AdamW (Loshchilov and Hutter 2019); norms and biases are never decayed."""
+    """The update rule; norms and biases are never decayed."""
 
-    type: Literal["adamw"] = "adamw"
-    weight_decay: NonNegative = 0.01
-    """Decoupled weight decay."""
+    type: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adamw: Loshchilov and Hutter 2019. adam: Kingma and Ba 2015. sgd: gradient descent with momentum."""
+    weight_decay: NonNegative | None = None
+    """Weight decay; decoupled in adamw. null: 0.01 for adamw, 0 for the others."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay of the running mean and of the running square of the gradient."""
     eps: PositiveFloat = 1e-8
     """Added to the root of the running square."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the last step that sgd keeps."""
+    nesterov: bool = False
+    """Whether sgd looks ahead along its momentum."""
+
+    @model_validator(mode="after")
+    def _momentum(self) -> Optimizer:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
 
 class Scheduler(Frozen):
     """The learning rate over the run."""
 
     decay: Literal["cosine"] | None = "cosine"
-    """cosine: one half-wave from `learning_rate` to `eta_min`. null: constant."""
+    """cosine: one half-wave from `learning_rate` to `eta_min`, or one every `t_0` steps. null: constant."""
+    t_0: PositiveInt | None = None
+    """Steps of the first half-wave, after which the rate starts anew; null: one half-wave over the whole run."""
+    t_mult: PositiveInt = 1
+    """How many times as long each half-wave is as the one before."""
     warmup_fraction: Fraction = 0.05
     """Share of all steps over which the rate rises in a line from 0."""
     eta_min: NonNegative = 0.0
@@ -294,46 +253,14 @@ class Trainer(Frozen):
     """The update rule."""
     gradient_clipping: GradientClipping = GradientClipping()
     """Limits on the gradient."""
+    early_stop: Annotated[int, Field(ge=-1)] = -1
+    """Stop after this many epochs without a better validation score; -1 or 0: never."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and keep a moving average of the weights; each step it keeps this share of itself. null: none."""
     use_mixed_precision: bool = False
     """FP16 autocast with loss scaling on CUDA; on a CPU training stays in FP32."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seed of weights, order and augmentation."""
-
-
-class Split(Frozen):
-    """How one table is cut into training, validation and test."""
-
-    type: Literal["random", "fixed"] = "random"
-    """random: by `probabilities`. fixed: by the column, with 0/1/2 or training/validation/test."""
-    column: str = "split"
-    """Column of a fixed split."""
-    probabilities: tuple[Fraction, Fraction, Fraction] = (0.7, 0.1, 0.2)
-    """Shares of training, validation and test; together 1."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> Split:
-        if abs(sum(self.probabilities) - 1) > 1e-6:
-            raise ValueError(f"probabilities add up to {sum(self.probabilities):g}, expected 1")
-        return self
-
-
-Allowable = Literal[
-    "absent-class", "alpha", "binary-mask", "conflict", "copy", "duplicate-row", "empty-mask", "flat-masks", "leak",
-    "mostly-ignored", "off-by-one", "one-class", "orientation", "pages", "palette", "repeated", "shared-mask", "stems",
-    "swallowed",
-]  # fmt: skip
-"""Findings about a data set that a user may know and accept."""
-
-
-class Preprocessing(Frozen):
-    """What happens to the table as a whole."""
-
-    split: Split | None = None
-    """null: fixed where the table has a `split` column, else random."""
-    allow: tuple[Allowable, ...] = ()
-    """Findings of the label check (`segdeploy inspect` shows them) that are known and accepted, such as `leak`."""
 
 
 class Export(Frozen):

@@ -7,7 +7,7 @@ PyYAML parses the text into nodes; the nodes become plain values here, so no tag
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -31,17 +31,35 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed file: its plain value, its name for messages, and the line (from 1) of each key path."""
+    """A parsed file: its plain value, its name for messages, and the line (from 1) of each key path.
+
+    `overridden` holds the paths that came from `--set`, `written` the user's own path of each key that was
+    moved from another spelling.
+    """
 
     value: Any
     name: str
     lines: dict[KeyPath, int]
+    overridden: set[KeyPath] = field(default_factory=set)
+    written: dict[KeyPath, KeyPath] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
         """`file:line` of the key path, or of the nearest path above it."""
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.name}:{self.lines[path]}" if path in self.lines else self.name
+
+    def spelled(self, path: KeyPath) -> str:
+        """The path as the user wrote it: `input_features[0].preprocessing.height`."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.written:
+                return dotted((*self.written[path[:length]], *path[length:]))
+        return dotted(path)
+
+
+def dotted(path: KeyPath) -> str:
+    """A key path as text: names joined by dots, places in brackets."""
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
 
 
 def parse(text: str, name: str) -> Source:

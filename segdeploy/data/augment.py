@@ -2,26 +2,40 @@
 
 All geometric steps become one affine map per sample and one `grid_sample`: bilinear for the image,
 nearest for the mask. What lies outside the picture is the mean colour and is ignored by the loss.
+The other steps change the image alone, in the order in which they are listed.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from segdeploy.classes import IGNORE
-from segdeploy.config.schema import ColorJitter, Crop, HorizontalFlip, Rotate, Scale, VerticalFlip
+from segdeploy.config.augmentation import (
+    Blur,
+    Brightness,
+    ColorJitter,
+    Contrast,
+    Crop,
+    HorizontalFlip,
+    Rotate,
+    Scale,
+    VerticalFlip,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-    from segdeploy.config.schema import Augmentation
+    from segdeploy.config.augmentation import Augmentation
     from segdeploy.model.spec import Preprocessing
+
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
 class Augment:
@@ -36,7 +50,8 @@ class Augment:
         self.steps = steps
         self.mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
         self.std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
-        self.moves = any(not isinstance(s, ColorJitter) for s in steps)
+        self.moves = any(isinstance(s, Crop | HorizontalFlip | Rotate | Scale | VerticalFlip) for s in steps)
+        self.recolors = any(isinstance(s, Blur | Brightness | ColorJitter | Contrast) for s in steps)
 
     def __call__(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Change a batch.
@@ -60,9 +75,11 @@ class Augment:
             y = masks.unsqueeze(1).float().sub_(IGNORE)
             y = F.grid_sample(y, grid, mode="nearest", padding_mode="zeros", align_corners=False).add_(IGNORE)
             masks = y.squeeze(1).round_()
-        for step in self.steps:
-            if isinstance(step, ColorJitter):
-                x = _jitter(x.add_(mean), step, generator).sub_(mean)
+        if self.recolors:
+            x.add_(mean)
+            for step in self.steps:
+                x = _recolor(x, step, generator)
+            x = x.sub_(mean)
         return x.div_(std), masks.long()
 
     def _affine(self, shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, tuple[int, int]]:
@@ -82,7 +99,7 @@ class Augment:
             elif isinstance(step, VerticalFlip):
                 flip_y = 1 - 2 * (uniform(0, 1) < step.probability).float()
             elif isinstance(step, Rotate):
-                angle = torch.deg2rad(uniform(-step.degree, step.degree))
+                angle = torch.deg2rad(uniform(-step.degree, step.degree)) * (uniform(0, 1) < step.probability)
         shift_y, shift_x = (
             _place(full, window, scale, uniform(-0.5, 0.5)) for full, window in zip((height, width), size, strict=True)
         )
@@ -110,6 +127,63 @@ def _place(full: int, window: int, scale: Tensor, where: Tensor) -> Tensor:
     return ((where * (scale * full - window).abs() / scale + corner).round() - corner).float()
 
 
+def _recolor(x: Tensor, step: Augmentation, generator: torch.Generator) -> Tensor:
+    """One step on (N, 3, H, W) images on the scale 0..1; geometric steps leave them as they are."""
+    if isinstance(step, ColorJitter):
+        return _jitter(x, step, generator)
+    if isinstance(step, Brightness):
+        return _some(x, step.probability, (step.min, step.max), adjust_brightness, generator)
+    if isinstance(step, Contrast):
+        return _some(x, step.probability, (step.min, step.max), adjust_contrast, generator)
+    if isinstance(step, Blur):
+        return _some(x, step.probability, (0.1, 2.0), partial(gaussian_blur, kernel_size=step.kernel_size), generator)
+    return x
+
+
+def _some(
+    x: Tensor,
+    probability: float,
+    bounds: tuple[float, float],
+    change: Callable[[Tensor, Tensor], Tensor],
+    generator: torch.Generator,
+) -> Tensor:
+    """Change each image with `probability`, by a value of its own that is drawn between `bounds`."""
+    fires = torch.rand(len(x), generator=generator) < probability
+    values = torch.rand(len(x), generator=generator) * (bounds[1] - bounds[0]) + bounds[0]
+    if fires.any():
+        chosen = fires.nonzero().flatten().to(x.device)
+        x[chosen] = change(x[chosen], values[fires].to(x.device))
+    return x
+
+
+def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """(N, 3, H, W) images on the scale 0..1 times (N,) factors, clipped."""
+    return (x * factor.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """(N, 3, H, W) images on the scale 0..1, their distance from their mean grey times (N,) factors, clipped."""
+    return torch.lerp(_grey(x).mean((2, 3), keepdim=True), x, factor.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+    """Blur (N, 3, H, W) images by (N,) sigmas with a kernel of `kernel_size` (odd) pixels; borders are mirrored."""
+    n, channels, height, width = x.shape
+    half = kernel_size // 2
+    offsets = torch.arange(-half, half + 1, device=x.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma.view(-1, 1)) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)  # (N * 3, kernel_size)
+    planes = F.pad(x, (half, half, half, half), mode="reflect").flatten(0, 1)[None]
+    planes = F.conv2d(planes, kernel.view(-1, 1, 1, kernel_size), groups=n * channels)
+    planes = F.conv2d(planes, kernel.view(-1, 1, kernel_size, 1), groups=n * channels)
+    return planes.view(n, channels, height, width)
+
+
+def _grey(x: Tensor) -> Tensor:
+    """(N, 3, H, W) to (N, 1, H, W)."""
+    return (x * torch.tensor(_GREY, device=x.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
 def _jitter(x: Tensor, step: ColorJitter, generator: torch.Generator) -> Tensor:
     """Brightness, contrast and saturation of (N, 3, H, W) images on the scale 0..1, per sample."""
 
@@ -117,9 +191,8 @@ def _jitter(x: Tensor, step: ColorJitter, generator: torch.Generator) -> Tensor:
         values = torch.rand(len(x), generator=generator) * (2 * spread) + (1 - spread)
         return values.view(-1, 1, 1, 1).to(x.device)
 
-    grey_of = torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)  # ITU-R BT.601 luma
     x = x * factor(step.brightness)
-    grey = (x * grey_of).sum(1, keepdim=True)
+    grey = _grey(x)
     middle = grey.mean((2, 3), keepdim=True)
     contrast, saturation = factor(step.contrast), factor(step.saturation)
     # (x - middle) * contrast + middle, then blended with its own grey.

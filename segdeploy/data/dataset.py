@@ -1,4 +1,4 @@
-"""Samples as arrays at the network's size, decoded once and kept while memory allows."""
+"""Samples as arrays at the network's size, decoded once and kept where there is room."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segdeploy.config.preprocessing import Cache
+from segdeploy.data.cache import open_cache
 from segdeploy.data.images import read_image
 from segdeploy.data.masks import read_mask
 from segdeploy.data.resize import resize_image, resize_mask
-from segdeploy.environment import free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,34 +23,40 @@ if TYPE_CHECKING:
 
     Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
-CACHE_BYTES = 4 << 30
-"""At most this much is kept, and at most half of the memory that was free at the start."""
-
 
 class Dataset:
-    """`dataset[i]` is (image (height, width, 3), mask (height, width)), both uint8, resized; 255 = ignore."""
+    """`dataset[i]` is (image (height, width, 3), mask (height, width)), both uint8, resized; 255 = ignore.
 
-    def __init__(self, samples: Sequence[Sample], spec: ModelSpec, cache_bytes: int = CACHE_BYTES) -> None:
+    Args:
+        samples: each with a mask.
+        spec: the network's size and the classes.
+        cache: where decoded samples are kept.
+    """
+
+    def __init__(self, samples: Sequence[Sample], spec: ModelSpec, cache: Cache | None = None) -> None:
         self.samples = samples
         self.spec = spec
-        self._cache: dict[int, Pair] = {}
-        self._room = min(cache_bytes, free_memory() // 2)
+        size = (spec.preprocessing.height, spec.preprocessing.width)
+        self._cache = open_cache(len(samples), size, cache or Cache())
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Pair:
-        if index in self._cache:
-            return self._cache[index]
+        kept = self._cache.get(index)
+        if kept is not None:
+            return kept
         sample = self.samples[index]
         if sample.mask is None:
             raise ValueError(f"{sample.image} has no mask")
         image = resize_image(read_image(sample.image), self.spec.preprocessing)
         mask = resize_mask(read_mask(sample.mask, self.spec.classes), self.spec.preprocessing)
-        if self._room >= image.nbytes + mask.nbytes:
-            self._room -= image.nbytes + mask.nbytes
-            self._cache[index] = (image, mask)
+        self._cache.put(index, image, mask)
         return image, mask
+
+    def describe_cache(self) -> str:
+        """One line on where decoded samples are kept."""
+        return self._cache.describe(len(self))
 
     def batches(self, order: Sequence[int], size: int) -> Iterator[Pair]:
         """(N, height, width, 3) and (N, height, width) for consecutive runs of `order`; the last may be shorter.

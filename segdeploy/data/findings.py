@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from segdeploy.config.schema import Allowable
+from segdeploy.config.preprocessing import Allowable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

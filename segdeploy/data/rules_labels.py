@@ -96,8 +96,8 @@ def _one_class(pixels: Mapping[Any, NDArray[np.int64]], classes: ClassMap) -> It
         )  # fmt: skip
     elif len(training) >= _ENOUGH and (training.sum(1) <= 1).all():
         yield Finding(
-            "warning", "flat-masks", None, f"each of the {len(training)} masks holds one class only; masks usually hold "
-            "the classes of a picture side by side",
+            "warning", "flat-masks", None, f"each of the {len(training)} masks holds one class only, while masks "
+            "usually hold the classes of a picture side by side",
         )  # fmt: skip
 
 

@@ -34,8 +34,8 @@ _FLAT = 64
 """Hardly a photograph has so few colours, hardly a mask so many, even with smoothed edges."""
 
 
-def check_sample(facts: Facts, classes: ClassMap) -> Iterator[Finding]:
-    """All findings about one sample.
+def check_sample(facts: Facts, classes: ClassMap | None) -> Iterator[Finding]:
+    """All findings about one sample; without classes none about its labels.
 
     unreadable, jpeg-mask, swapped, mask-kind, stray, smoothed, size: it cannot be trained with.
     copy, palette: it can, but would teach something wrong. alpha, orientation, pages: worth a look.
@@ -54,7 +54,7 @@ def check_sample(facts: Facts, classes: ClassMap) -> Iterator[Finding]:
             yield from _pair(sample.mask, mask, sample.image, image)
         if mask.format not in FORMATS or sample.mask.suffix.lower() in (".jpg", ".jpeg"):
             yield Finding("error", "jpeg-mask", sample.mask, NO_JPEG)
-        else:
+        elif classes is not None:
             yield from _values(sample.mask, mask, classes)
 
 

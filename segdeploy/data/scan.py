@@ -51,10 +51,15 @@ class ScanReport:
         return self
 
 
-def check(parts: Mapping[_Name, Sequence[Facts]], classes: ClassMap, allow: Collection[str] = ()) -> list[Finding]:
-    """Everything that is wrong or looks wrong, errors first; the rules in `allow` are left out."""
+def check(
+    parts: Mapping[_Name, Sequence[Facts]], classes: ClassMap | None, allow: Collection[str] = ()
+) -> list[Finding]:
+    """Everything that is wrong or looks wrong, errors first; the rules in `allow` are left out.
+
+    Without classes the files and the table are looked at, and not what the labels mean.
+    """
     found = [f for facts in parts.values() for one in facts for f in check_sample(one, classes)]
-    found += [*check_labels(parts, classes), *check_table(parts)]
+    found += [*(check_labels(parts, classes) if classes else ()), *check_table(parts)]
     unique = dict.fromkeys(f for f in found if f.rule not in allow)  # a file may stand in several rows
     return sorted(unique, key=lambda f: f.severity != "error")
 

@@ -1,21 +1,18 @@
-"""Where the samples are: a CSV file, or a folder with `images/` and `masks/`."""
+"""Where the samples are: a table in a file or in memory, or a folder with `images/` and `masks/`."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
+from segdeploy.data.rows import Table, cell_text, read_rows, table_name
 from segdeploy.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from segdeploy.config.schema import RunConfig, Split
+    from collections.abc import Iterable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 Part = Literal["training", "validation", "test"]
@@ -29,73 +26,104 @@ _PART_NAMES: dict[str, Part] = {
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row: the image, its mask (None where only prediction is wanted), and the part it belongs to."""
+    """One row.
+
+    The image, its mask (None where only prediction is wanted), the part that the table says it belongs to, and
+    the text of the cell that a split goes by.
+    """
 
     image: Path
     mask: Path | None = None
     part: Part | None = None
+    key: str | None = None
 
 
-def read_table(path: Path, image: str = "image", mask: str = "mask", split: str = "split") -> list[Sample]:
+def read_table(
+    table: Table,
+    image: str = "image",
+    mask: str | None = "mask",
+    split: str | None = "split",
+    key: str | None = None,
+) -> list[Sample]:
     """The samples of a table, in its order.
 
     Args:
-        path: a CSV file, whose paths are relative to its folder, or a folder that holds `images/` and
-            `masks/` with files of the same stem.
-        image, mask: the columns, or the folders' names (`images`, `masks` also serve).
-        split: the column that says which part a row belongs to, where there is one.
+        table: a file (see `read_rows`), whose paths are relative to its folder; a folder that holds `images/` and
+            `masks/` with files of the same stem; a dict of lists or a DataFrame, whose paths are relative to the
+            working directory.
+        image, mask: the columns, or the folders' names (`images`, `masks` also serve). With mask None only images
+            are read; a folder may then also hold the images itself.
+        split: the column that says which part a row belongs to, where there is one; None: no row says.
+        key: the column that becomes `Sample.key`; every row must fill it. A folder has the image's relative path
+            alone, as `image`.
 
     Raises:
-        DataError: no such table, no such column, an unknown word in `split`, a stem without its partner,
-            or no rows.
+        DataError: no such table, no such column, an unknown word in `split`, an empty cell, a stem without its
+            partner, or no rows.
+        MissingPartError: see `read_rows`.
     """
-    if path.is_dir():
-        samples = _from_folders(path, image, mask)
-    elif path.is_file():
-        samples = _from_csv(path, image, mask, split)
-    else:
+    path = Path(table) if isinstance(table, (str, os.PathLike)) else None
+    if path is not None and not path.exists():
         raise DataError(f"{path}: expected a CSV file or a folder with images/ and masks/, found nothing there")
+    if path is not None and path.is_dir():
+        samples = _from_folders(path, image, mask, key)
+    else:
+        samples = _from_rows(table, image, mask, split, key)
     if not samples:
-        raise DataError(f"{path}: expected at least one row, found none")
+        raise DataError(f"{table_name(table)}: expected at least one row, found none")
     return samples
 
 
-def _from_csv(path: Path, image: str, mask: str, split: str) -> list[Sample]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns = list(reader.fieldnames or ())
-            rows = [(reader.line_num, row) for row in reader]
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read: {e.strerror or e}") from e
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise DataError(f"{path}: expected a CSV file in UTF-8: {e}") from e
-    for column in (image, mask):
-        if column not in columns:
-            raise DataError(f"{path}: expected a column {column!r}, found {', '.join(columns) or 'none'}")
+def _from_rows(table: Table, image: str, mask: str | None, split: str | None, key: str | None) -> list[Sample]:
+    rows = read_rows(table)
+    paths = [image] if mask is None else [image, mask]
+    for column in [*paths, *([] if key is None else [key])]:
+        if column not in rows.columns:
+            found = ", ".join(rows.columns) or "none"
+            raise DataError(f"{table_name(table)}: expected a column {column!r}, found {found}")
     samples = []
-    for number, row in rows:
-        if not row[image] or not row[mask]:
-            raise DataError(f"{path}:{number}: expected a path in {image!r} and {mask!r}, found an empty cell")
-        part = None
-        if split in columns and row[split]:
-            part = _PART_NAMES.get(row[split].strip().lower())
-            if part is None:
-                raise DataError(
-                    f"{path}:{number}: expected train, validation or test (or 0, 1, 2) in {split!r}, got {row[split]!r}"
-                )
-        samples.append(Sample(path.parent / row[image], path.parent / row[mask], part))
+    for place, row in rows.items:
+        for column in paths:
+            value = row.get(column)
+            if cell_text(value) and not isinstance(value, (str, os.PathLike)):
+                raise DataError(f"{place}: expected a path in {column!r}, found a {type(value).__name__}")
+        if not all(cell_text(row.get(column)) for column in paths):
+            raise DataError(f"{place}: expected a path in {' and '.join(map(repr, paths))}, found an empty cell")
+        if key is not None and not cell_text(row.get(key)):
+            raise DataError(f"{place}: expected a value in {key!r}, found an empty cell")
+        samples.append(
+            Sample(
+                rows.folder / row[image],
+                None if mask is None else rows.folder / row[mask],
+                None if split is None else _part(row.get(split), split, place),
+                None if key is None else cell_text(row[key]),
+            )
+        )
     return samples
 
 
-def _from_folders(path: Path, image: str, mask: str) -> list[Sample]:
-    images = _by_stem(_subfolder(path, image, "images"))
-    masks = _by_stem(_subfolder(path, mask, "masks"))
-    lonely = sorted(set(images) ^ set(masks))
-    if lonely:
-        where = "image" if lonely[0] in images else "mask"
-        raise DataError(f"{path}: {len(lonely)} file(s) without a partner; the first is the {where} {lonely[0]!r}")
-    return [Sample(images[stem], masks[stem]) for stem in sorted(images)]
+def _part(value: Any, column: str, place: str) -> Part | None:
+    word = cell_text(value)
+    if word and word.strip().lower() not in _PART_NAMES:
+        raise DataError(f"{place}: expected train, validation or test (or 0, 1, 2) in {column!r}, got {word!r}")
+    return _PART_NAMES[word.strip().lower()] if word else None
+
+
+def _from_folders(path: Path, image: str, mask: str | None, key: str | None) -> list[Sample]:
+    if key not in (None, image):
+        raise DataError(f"{path}: expected a table with a column {key!r}, found a folder")
+    pairs: list[tuple[Path, Path | None]]
+    if mask is None:
+        inside = [path / name for name in (image, "images") if (path / name).is_dir()]
+        pairs = [(file, None) for file in find_images(inside[:1] or [path])]
+    else:
+        images, masks = _by_stem(_subfolder(path, image, "images")), _by_stem(_subfolder(path, mask, "masks"))
+        lonely = sorted(set(images) ^ set(masks))
+        if lonely:
+            where = "image" if lonely[0] in images else "mask"
+            raise DataError(f"{path}: {len(lonely)} file(s) without a partner; the first is the {where} {lonely[0]!r}")
+        pairs = [(images[stem], masks[stem]) for stem in sorted(images)]
+    return [Sample(i, m, key=None if key is None else i.relative_to(path).as_posix()) for i, m in pairs]
 
 
 def _subfolder(path: Path, *names: str) -> Path:
@@ -135,65 +163,22 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # two DataFrames have no simple ==
 class Tables:
     """What a user hands to training: one table that is split, or one for each part."""
 
-    dataset: Path | None = None
-    training: Path | None = None
-    validation: Path | None = None
-    test: Path | None = None
+    dataset: Table | None = None
+    training: Table | None = None
+    validation: Table | None = None
+    test: Table | None = None
 
-
-def read_parts(tables: Tables, config: RunConfig) -> dict[Part, list[Sample]]:
-    """The samples of each part.
-
-    Raises:
-        DataError: neither one table nor both training and validation were given, or see `read_table`.
-    """
-    split = config.preprocessing.split
-    columns = (config.image.column or config.image.name, config.mask.column or config.mask.name)
-    column = split.column if split else "split"
-    if tables.dataset is not None:
-        if tables.training or tables.validation or tables.test:
-            raise DataError("expected either --dataset or --training-set and --validation-set, got both")
-        samples = read_table(tables.dataset, *columns, column)
-        return split_samples(samples, split, config.trainer.seed, str(tables.dataset))
-    if tables.training is None or tables.validation is None:
-        raise DataError("expected --dataset, or both --training-set and --validation-set")
-    return {
-        "training": read_table(tables.training, *columns, column),
-        "validation": read_table(tables.validation, *columns, column),
-        "test": read_table(tables.test, *columns, column) if tables.test else [],
-    }
-
-
-def split_samples(samples: Sequence[Sample], split: Split | None, seed: int, name: str) -> dict[Part, list[Sample]]:
-    """One table into its parts: by its own column where it has one, else at random with a fixed seed.
-
-    Raises:
-        DataError: a fixed split without the column, a column that is filled in some rows only, or a part for
-            training or validation that is empty.
-    """
-    filled = sum(s.part is not None for s in samples)
-    fixed = filled == len(samples)
-    if not fixed and (split.type == "fixed" if split else filled):
-        column = split.column if split else "split"
-        raise DataError(f"{name}: expected {column!r} to be filled in every row, found {filled} of {len(samples)}")
-    parts: dict[Part, list[Sample]] = {part: [] for part in PARTS}
-    if fixed and (split is None or split.type == "fixed"):
-        for sample in samples:
-            parts[sample.part or "training"].append(sample)
-    else:
-        shares = np.cumsum(split.probabilities if split else (0.7, 0.1, 0.2))
-        order = np.random.default_rng(seed).permutation(len(samples))
-        cuts = np.round(shares / shares[-1] * len(samples)).astype(int)
-        for part, low, high in zip(PARTS, (0, *cuts), cuts, strict=False):
-            parts[part] = [samples[i] for i in sorted(order[low:high])]
-    for part in PARTS[:2]:
-        if not parts[part]:
-            raise DataError(f"{name}: the {part} part is empty; give more rows or other shares")
-    return parts
+    def describe(self) -> dict[str, str | None]:
+        """Each table's absolute path, or its kind where it is in memory."""
+        given = {name: getattr(self, name) for name in ("dataset", *PARTS)}
+        return {
+            name: str(Path(t).resolve()) if isinstance(t, (str, os.PathLike)) else None if t is None else table_name(t)
+            for name, t in given.items()
+        }
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from segdeploy.plugin import FeatureMap
 
 
-def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Sequential:
-    """(N, in, H, W) -> (N, out, H, W)."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3, *, norm: bool = True) -> nn.Sequential:
+    """(N, in, H, W) -> (N, out, H, W); without `norm` a bias stands in for batch normalisation."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=not norm)
+    ]
+    if norm:
+        layers.append(nn.BatchNorm2d(out_channels))
+    return nn.Sequential(*layers, nn.ReLU(inplace=True))
 
 
 def resize_like(x: Tensor, reference: Tensor, mode: str = "bilinear") -> Tensor:

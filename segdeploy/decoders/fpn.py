@@ -22,6 +22,8 @@ class FPNConfig(Section):
     """Width of the pyramid."""
     merge_channels: Annotated[int, Field(ge=8, le=1024)] = 128
     """Width of the levels once they are merged."""
+    num_levels: Annotated[int, Field(ge=2, le=8)] | None = None
+    """Levels of the pyramid, the finest (stride 4 or above) first; null: all that the encoder has."""
     upsample_mode: Literal["nearest", "bilinear"] = "nearest"
     """How a coarser level is brought to the next finer one on the way down."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -33,7 +35,7 @@ class FPN(nn.Module):
 
     def __init__(self, config: FPNConfig, features: tuple[FeatureMap, ...]) -> None:
         super().__init__()
-        self.levels = levels_from(features, 4, 2, "fpn")
+        self.levels = levels_from(features, 4, config.num_levels or 2, "fpn")[: config.num_levels]
         self.upsample_mode = config.upsample_mode
         width, merged = config.num_channels, config.merge_channels
         self.lateral = nn.ModuleList(nn.Conv2d(features[i].channels, width, 1) for i in self.levels)

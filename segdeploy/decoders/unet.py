@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from segdeploy.decoders.blocks import conv_bn_relu, levels_from, resize_like
+from segdeploy.errors import ConfigError
 from segdeploy.plugin import DecoderPlugin, FeatureMap, Section, hookimpl
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ class UNetConfig(Section):
         32,
         16,
     )
-    """Width of each step, coarsest first; as many are used as the encoder has levels to join."""
+    """Width of each step, coarsest first; as many are used as there are levels to join."""
+    num_stages: Annotated[int, Field(ge=1, le=8)] | None = None
+    """Levels that are joined, the finest first; null: all that the encoder has."""
+    conv_norm: Literal["batch"] | None = "batch"
+    """Normalisation after each convolution."""
 
 
 class UNet(nn.Module):
@@ -34,19 +39,24 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig, features: tuple[FeatureMap, ...]) -> None:
         super().__init__()
         levels_from(features, 1, 2, "unet")
-        skips = features[-2::-1]  # coarse to fine, without the coarsest
+        stages = len(features) - 1 if config.num_stages is None else config.num_stages
+        if stages > len(features) - 1:
+            raise ConfigError(f"decoder unet: num_stages is {stages}, but the encoder has {len(features) - 1} to join")
+        self.used = stages + 1
+        skips = features[:stages][::-1]  # coarse to fine, without the coarsest
         widths = [config.channels[min(i, len(config.channels) - 1)] for i in range(len(skips))]
-        incoming = [features[-1].channels, *widths[:-1]]
+        incoming = [features[stages].channels, *widths[:-1]]
+        norm = config.conv_norm == "batch"
         self.blocks = nn.ModuleList(
-            nn.Sequential(conv_bn_relu(below + skip.channels, width), conv_bn_relu(width, width))
+            nn.Sequential(conv_bn_relu(below + skip.channels, width, norm=norm), conv_bn_relu(width, width, norm=norm))
             for below, skip, width in zip(incoming, skips, widths, strict=True)
         )
         self.out = FeatureMap(channels=widths[-1], stride=features[0].stride)
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
         """Upsample, join with the level's skip, two 3x3 convolutions; from coarse to fine."""
-        x = maps[-1]
-        for block, skip in zip(self.blocks, maps[-2::-1], strict=True):
+        *skips, x = maps[: self.used]
+        for block, skip in zip(self.blocks, skips[::-1], strict=True):
             x = block(torch.cat([resize_like(x, skip, "nearest"), skip], dim=1))
         return x
 

@@ -23,6 +23,7 @@ from segdeploy.export.engine import ENGINE_FILE, build_engine
 from segdeploy.export.onnx_graph import export_onnx
 from segdeploy.export.verify import Parity, verify
 from segdeploy.model.segmenter import build
+from segdeploy.run_folder import find_model
 from segdeploy.runtime.runner import RunnerOptions, open_runner
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def export_run(
     """Write the bundle `output` from a run folder; an older bundle there is replaced once the new one is whole.
 
     Args:
-        run: a folder of `segdeploy train`.
+        run: a folder of `segdeploy train`, or the model folder in it.
         output: the bundle's folder.
         verify_table: a table with masks on which torch and onnxruntime are compared.
         limits: what the comparison must keep.
@@ -64,16 +65,16 @@ def export_run(
     """
     source = bundle.open_model(run)
     weights = source.find("weights")
-    if weights is None or not (run / bundle.MODEL_FILE).is_file():
+    if weights is None or find_model(run) is None:
         raise ModelError(f"{run}: expected a run folder of segdeploy train")
     run_config = read_run_config(run)
     limits = limits or (run_config.export if run_config else Export())
     samples = read_table(verify_table, source.spec.image_column, source.spec.mask_column) if verify_table else []
     with _new_folder(output) as folder:
         segmenter = build(source.spec)
-        trained = load_weights(run / weights.file, segmenter)
+        trained = load_weights(source.path / weights.file, segmenter)
         about = export_onnx(segmenter, source.spec, folder / ONNX_FILE)
-        shutil.copy2(run / weights.file, folder / bundle.WEIGHTS_FILE)
+        shutil.copy2(source.path / weights.file, folder / bundle.WEIGHTS_FILE)
         artifacts = (
             bundle.artifact(folder, bundle.WEIGHTS_FILE, "weights", "fp32", trained),
             bundle.artifact(folder, ONNX_FILE, "onnx", "fp32", about),

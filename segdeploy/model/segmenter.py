@@ -81,8 +81,8 @@ class Deployed(nn.Module):
         return logits.max(1).indices.to(torch.uint8)
 
 
-def from_config(config: RunConfig, classes: ClassMap) -> tuple[ModelSpec, Segmenter]:
-    """A new model, with the pretrained weights that the configuration asks for.
+def from_config(config: RunConfig, classes: ClassMap, *, pretrained: bool = True) -> tuple[ModelSpec, Segmenter]:
+    """A new model, with the pretrained weights that the configuration asks for; without any if not `pretrained`.
 
     Raises:
         ConfigError: an encoder without a pyramid, or a decoder that cannot work with it.
@@ -92,10 +92,12 @@ def from_config(config: RunConfig, classes: ClassMap) -> tuple[ModelSpec, Segmen
     decoder_part, decoder_config = _part("decoder", config.mask.decoder)
     plugin = registry.encoder(encoder_part.name)
     encoder = plugin.build(encoder_config)
-    if plugin.load_pretrained is not None:
+    if pretrained and plugin.load_pretrained is not None:
         plugin.load_pretrained(encoder, encoder_config)
     decoder = registry.decoder(decoder_part.name).build(decoder_config, features_of(encoder))
     wanted = config.image.preprocessing
+    if wanted.height is None or wanted.width is None:
+        raise ValueError("the input size is not settled; see data.input_size")
     spec = ModelSpec(
         encoder=encoder_part,
         decoder=decoder_part,
@@ -109,6 +111,7 @@ def from_config(config: RunConfig, classes: ClassMap) -> tuple[ModelSpec, Segmen
         ),
         image_column=config.image.column or config.image.name,
         mask_column=config.mask.column or config.mask.name,
+        mask_name=config.mask.name,
     )
     segmenter = Segmenter(encoder, decoder, len(classes))
     crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]

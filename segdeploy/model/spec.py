@@ -47,6 +47,8 @@ class ModelSpec(Frozen):
     preprocessing: Preprocessing
     image_column: str = "image"
     mask_column: str = "mask"
+    mask_name: str = "mask"
+    """The output feature's name, which statistics and predictions go by; often the column's too."""
     output: Literal["mask"] = "mask"
 
     def to_json(self) -> str:

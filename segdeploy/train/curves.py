@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,14 +19,17 @@ _LOSS, _IOU = "#b35806", "#2166ac"  # told apart with any colour vision
 
 
 def write_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Draw training loss and validation mean IoU over the epochs into a PNG."""
+    """Draw both losses and the validation mean IoU over the epochs into a PNG."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left = figure.add_subplot()
     epochs = [row["epoch"] for row in history]
     left.plot(epochs, [row["training_loss"] for row in history], color=_LOSS, marker=".", label="training loss")
+    checked = [math.nan if (value := row.get("validation_loss")) is None else value for row in history]
+    left.plot(epochs, checked, color=_LOSS, marker=".", linestyle="--", label="validation loss")
+    left.legend(loc="lower left")
     left.set_xlabel("epoch")
-    left.set_ylabel("training loss", color=_LOSS)
+    left.set_ylabel("loss", color=_LOSS)
     left.set_ylim(bottom=0)
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right = left.twinx()

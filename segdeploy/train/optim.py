@@ -13,31 +13,37 @@ if TYPE_CHECKING:
     from segdeploy.config.schema import Scheduler, Trainer
 
 
-def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters; one-dimensional ones (norms, biases) are not decayed."""
+def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:
+    """The configured rule over all trainable parameters; one-dimensional ones (norms, biases) are not decayed."""
     trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.optimizer.weight_decay},
+    rule = config.optimizer
+    decay = (0.01 if rule.type == "adamw" else 0.0) if rule.weight_decay is None else rule.weight_decay
+    split = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
-        lr=config.learning_rate,
-        betas=config.optimizer.betas,
-        eps=config.optimizer.eps,
-        fused=True,  # one kernel for all parameters, on the CPU too
-    )
+    groups = [g for g in split if g["params"]]
+    # Fused: one kernel for all parameters, on the CPU too.
+    if rule.type == "sgd":
+        return torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=rule.momentum, nesterov=rule.nesterov, fused=True
+        )
+    adam = torch.optim.AdamW if rule.type == "adamw" else torch.optim.Adam
+    return adam(groups, lr=config.learning_rate, betas=rule.betas, eps=rule.eps, fused=True)
 
 
 def learning_rate(step: int, total: int, peak: float, config: Scheduler) -> float:
-    """The rate of step `step` (from 0) out of `total`: a line up from 0, then half a cosine down to `eta_min`.
+    """The rate of step `step` (from 0) out of `total`: a line up from 0, then cosine half-waves down to `eta_min`.
 
-    Loshchilov and Hutter 2017 (https://arxiv.org/abs/1608.03983) without restarts.
+    One half-wave over the run, or with `t_0` warm restarts: t_0 steps, then each `t_mult` times as long as the one
+    before (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983).
     """
     warmup = round(total * config.warmup_fraction)
     if step < warmup:
         return peak * (step + 1) / warmup
     if config.decay is None:
         return peak
-    progress = (step - warmup) / max(1, total - warmup)
-    return config.eta_min + (peak - config.eta_min) * 0.5 * (1 + math.cos(math.pi * progress))
+    into, length = step - warmup, config.t_0 or max(1, total - warmup)
+    while into >= length:
+        into, length = into - length, length * config.t_mult
+    return config.eta_min + (peak - config.eta_min) * 0.5 * (1 + math.cos(math.pi * into / length))

@@ -46,7 +46,7 @@ def test_everything_is_there(demo):
         assert (folder / "report" / name).stat().st_size > 1000
     assert len(list((folder / "masks").glob("*.png"))) == 20
     assert len(list((folder / "masks").glob("*.overlay.jpg"))) == 20
-    stats = json.loads((folder / "runs" / "demo" / "eval_stats.json").read_text())
+    stats = json.loads((folder / "runs" / "demo" / "test_statistics.json").read_text())
     assert set(stats["mask"]["per_class_stats"]) >= {"background", "cable"}
     report = json.loads((folder / "report" / "report.json").read_text())
     assert {r["name"] for r in report["rows"]} >= {"torch eager", "torch channels_last", "onnxruntime"}
@@ -100,7 +100,7 @@ def test_predict_goes_past_broken_images_and_exits_with_two(demo, tmp_path):
 def test_evaluate_writes_where_it_is_told(demo, tmp_path):
     folder, _ = demo
     done = segdeploy("evaluate", folder / "bundle", "--dataset", folder / "data" / "test.csv", "-o", tmp_path)
-    stats = json.loads((tmp_path / "eval_stats.json").read_text())
+    stats = json.loads((tmp_path / "test_statistics.json").read_text())
     assert f"{stats['mask']['mean_iou'] * 100:.2f}" in done.stdout
     assert stats["runner"]["backend"] == "onnxruntime"
 

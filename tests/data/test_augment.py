@@ -3,9 +3,22 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as reference
 
-from segdeploy.config.schema import ColorJitter, Crop, HorizontalFlip, Rotate, Scale, VerticalFlip
-from segdeploy.data.augment import Augment
+from segdeploy.config import parse_config
+from segdeploy.config.augmentation import (
+    Blur,
+    Brightness,
+    ColorJitter,
+    Contrast,
+    Crop,
+    HorizontalFlip,
+    Rotate,
+    Scale,
+    VerticalFlip,
+)
+from segdeploy.data.augment import Augment, adjust_brightness, adjust_contrast, gaussian_blur
+from segdeploy.errors import ConfigError
 from segdeploy.model.spec import Preprocessing
 
 SPEC = Preprocessing(height=48, width=64, resize="stretch", mean=(0.25, 0.5, 0.75), std=(0.5, 0.25, 0.125))
@@ -87,7 +100,8 @@ def test_crop_is_an_exact_window(size):
     "steps",
     [
         (Scale(type="random_scale", min=0.5, max=2.0),),
-        (Rotate(type="random_rotate", degree=40.0),),
+        (Rotate(type="random_rotate", degree=40.0, probability=1.0),),
+        (Rotate(type="random_rotate", degree=40.0), Blur(type="random_blur", probability=0.1)),
         (
             HorizontalFlip(type="random_horizontal_flip"),
             VerticalFlip(type="random_vertical_flip"),
@@ -142,3 +156,133 @@ def test_same_generator_same_result():
     first, second, other = (augment(images, masks, generator(s))[0] for s in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def noise(n=6, size=(33, 47)):
+    return torch.rand(n, 3, *size, generator=generator())
+
+
+FACTORS = torch.tensor([0.0, 0.5, 0.9, 1.0, 1.3, 2.0])
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast"])
+def test_color_against_torchvision(name):
+    ours, theirs = {
+        "brightness": (adjust_brightness, reference.adjust_brightness),
+        "contrast": (adjust_contrast, reference.adjust_contrast),
+    }[name]
+    x = noise()
+    found = ours(x.clone(), FACTORS)
+    for image, result, factor in zip(x, found, FACTORS.tolist(), strict=True):
+        torch.testing.assert_close(result, theirs(image, factor), atol=2e-4, rtol=0)  # its red weighs 0.2989
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5, 31])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_blur_against_torchvision(kernel_size, channels_last):
+    x, sigmas = noise(), torch.tensor([0.1, 0.3, 0.5, 1.0, 1.7, 2.0])
+    given = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    found = gaussian_blur(given, sigmas, kernel_size)
+    for image, result, sigma in zip(x, found, sigmas.tolist(), strict=True):
+        expected = reference.gaussian_blur(image, [kernel_size, kernel_size], [sigma, sigma])
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+COLOR_STEPS = (
+    lambda p: Blur(type="random_blur", probability=p),
+    lambda p: Brightness(type="random_brightness", min=0.5, max=0.9, probability=p),
+    lambda p: Contrast(type="random_contrast", min=0.5, max=0.9, probability=p),
+)
+
+
+@pytest.mark.parametrize("step", COLOR_STEPS)
+def test_color_steps_are_drawn_per_sample_and_leave_the_mask(step):
+    images, masks = batch(64)
+    plain, _ = Augment((), SPEC)(images, masks, generator())
+    for probability, low, high in ((0.0, 0, 0), (0.5, 16, 48), (1.0, 50, 64)):  # the least blur cannot be seen
+        x, y = Augment((step(probability),), SPEC)(images, masks, generator())
+        assert torch.equal(y, masks.long())
+        changed = [(a - b).abs().max().item() > 1e-3 for a, b in zip(x, plain, strict=True)]
+        assert low <= sum(changed) <= high
+        if not probability:
+            torch.testing.assert_close(x, plain, atol=1e-5, rtol=0)
+
+
+def test_brightness_factors_fill_the_range():
+    images = torch.full((256, 16, 16, 3), 100, dtype=torch.uint8)
+    step = Brightness(type="random_brightness", min=0.5, max=2.0, probability=1.0)
+    x, _ = Augment((step,), SPEC)(images, torch.zeros(256, 16, 16, dtype=torch.uint8), generator())
+    factors = denormalise(x).mean((1, 2, 3)) / 100
+    assert 0.5 - 1e-3 <= factors.min() < 0.53
+    assert 1.97 < factors.max() <= 2.0 + 1e-3
+    assert factors.mean().item() == pytest.approx(1.25, abs=0.08)
+
+
+def test_steps_are_taken_in_their_order():
+    images, masks = batch()
+    bright = Brightness(type="random_brightness", min=2.0, max=2.0, probability=1.0)
+    flat = Contrast(type="random_contrast", min=0.25, max=0.25, probability=1.0)
+    x = images.permute(0, 3, 1, 2) / 255
+    for steps in ((bright, flat), (flat, bright)):
+        found = denormalise(Augment(steps, SPEC)(images, masks, generator())[0]) / 255
+        expected = x
+        for step in steps:
+            change = adjust_brightness if step is bright else adjust_contrast
+            expected = change(expected, torch.full((4,), step.min))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("probability", "low", "high"), [(0.0, 0, 0), (0.5, 16, 48), (1.0, 60, 64)])
+def test_rotation_is_drawn_per_sample(probability, low, high):
+    images, masks = batch(64)
+    _, y = Augment((Rotate(type="random_rotate", degree=45.0, probability=probability),), SPEC)(
+        images, masks, generator()
+    )
+    assert low <= sum(not torch.equal(a, b.long()) for a, b in zip(y, masks, strict=True)) <= high
+
+
+CONFIG = """
+input_features:
+  - name: image
+    type: image
+    preprocessing: {height: 64, width: 64}
+    augmentation: AUGMENTATION
+    encoder: unet
+output_features:
+  - {name: mask, type: image, preprocessing: {num_classes: 2}, decoder: unet}
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "steps"),
+    [
+        ("false", []),
+        ("true", ["random_horizontal_flip", "random_rotate"]),
+        ("[]", []),
+        ("[{type: random_blur}, {type: random_brightness, max: 1.5}]", ["random_blur", "random_brightness"]),
+    ],
+)
+def test_augmentation_as_ludwig_writes_it(written, steps):
+    config = parse_config(CONFIG.replace("AUGMENTATION", written))
+    assert [s.type for s in config.image.augmentation] == steps
+    assert all(s.probability == 0.5 for s in config.image.augmentation)
+    again = type(config).model_validate_json(config.model_dump_json())
+    assert again.image.augmentation == config.image.augmentation
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("[{type: random_blur, kernel_size: 4}]", "kernel_size 4 is even; expected an odd number"),
+        ("[{type: random_contrast, min: 3}]", "min 3.0 is above max 2.0"),
+        ("[{type: random_blurr}]", "no type is named 'random_blurr'; did you mean 'random_blur'?"),
+        ("[{type: random_brightness, maxx: 1}]", "augmentation[0].maxx: unknown key; did you mean 'max'?"),
+        ("maybe", "expected true, false or a list of steps, got 'maybe'"),
+    ],
+)
+def test_mistakes_in_augmentation_are_one_line(written, said):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(CONFIG.replace("AUGMENTATION", written), "c.yaml")
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("c.yaml:6: input_features[0].augmentation")
+    assert len(str(caught.value).splitlines()) == 1

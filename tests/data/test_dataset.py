@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from segdeploy.classes import ClassMap, default_colors
+from segdeploy.config.preprocessing import Cache
 from segdeploy.data import dataset as module
 from segdeploy.data.dataset import Dataset
 from segdeploy.data.images import read_image
@@ -20,6 +21,11 @@ SPEC = ModelSpec(
     preprocessing=Preprocessing(height=16, width=24, resize="letterbox", mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0)),
 )
 ITEM_BYTES = 16 * 24 * 4
+NONE = Cache(mode="none")
+
+
+def room(count, mode="memory"):
+    return Cache(mode=mode, max_gb=count / 1e9)
 
 
 @pytest.fixture
@@ -50,10 +56,10 @@ def test_items_are_read_and_resized(samples):
     np.testing.assert_array_equal(mask, resize_mask(read_mask(samples[3].mask, SPEC.classes), SPEC.preprocessing))
 
 
-@pytest.mark.parametrize("cache", [0, 2 * ITEM_BYTES, 1 << 20])
+@pytest.mark.parametrize("cache", [NONE, room(2 * ITEM_BYTES), room(2 * ITEM_BYTES, "disk"), Cache(mode="disk"), None])
 @pytest.mark.parametrize(("order", "size"), [([3, 1, 4, 0, 2], 2), ([0, 0, 1], 3), ([2], 4), ([], 4), (range(4), 1)])
 def test_batches_are_items_in_order(samples, order, size, cache):
-    reference = [Dataset([s], SPEC, 0)[0] for s in samples]
+    reference = [Dataset([s], SPEC, NONE)[0] for s in samples]
     data = Dataset(samples, SPEC, cache)
     for _ in range(2):  # the second time from the cache, as far as it reaches
         batches = list(data.batches(order, size))
@@ -65,18 +71,28 @@ def test_batches_are_items_in_order(samples, order, size, cache):
 
 
 @pytest.mark.parametrize(
-    ("room", "kept"), [(0, 0), (ITEM_BYTES - 1, 0), (ITEM_BYTES, 1), (5 * ITEM_BYTES - 1, 4), (1 << 20, 5)]
+    ("cache", "kept"),
+    [
+        (NONE, 0),
+        (room(ITEM_BYTES - 1), 0),
+        (room(ITEM_BYTES), 1),
+        (room(5 * ITEM_BYTES - 1), 4),
+        (room(3 * ITEM_BYTES, "disk"), 3),
+        (Cache(mode="disk"), 5),
+        (None, 5),
+    ],
 )
-def test_cache_keeps_what_it_has_room_for(samples, reads, room, kept):
-    data = Dataset(samples, SPEC, room)
+def test_cache_keeps_what_it_has_room_for(samples, reads, cache, kept):
+    data = Dataset(samples, SPEC, cache)
     for _ in range(2):
         for i in range(5):
             data[i]
     assert len(reads) == 5 + (5 - kept)
 
 
-def test_batches_are_writable_copies(samples):
-    data = Dataset(samples, SPEC)
+@pytest.mark.parametrize("mode", ["none", "memory", "disk"])
+def test_batches_are_writable_copies(samples, mode):
+    data = Dataset(samples, SPEC, Cache(mode=mode))
     images, masks = next(data.batches([0], 1))
     images[:], masks[:] = 0, 0
     assert data[0][0].any()
@@ -84,7 +100,7 @@ def test_batches_are_writable_copies(samples):
 
 
 def test_next_batch_is_read_ahead_and_no_more(samples, reads):
-    batches = Dataset(samples, SPEC, 0).batches(range(5), 1)
+    batches = Dataset(samples, SPEC, NONE).batches(range(5), 1)
     assert reads == []
     next(batches)
     batches.close()

@@ -1,11 +1,8 @@
 import hashlib
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from segdeploy.config.schema import RunConfig, Split
-from segdeploy.data.table import PARTS, Sample, Tables, find_images, fingerprint, read_parts, read_table, split_samples
+from segdeploy.data.table import Sample, Tables, find_images, fingerprint, read_table
 from segdeploy.errors import DataError
 
 
@@ -24,18 +21,6 @@ def touch(folder, *names):
 @pytest.fixture
 def table(tmp_path):
     return lambda text, **kw: write(tmp_path / "data.csv", text, **kw)
-
-
-def config(**preprocessing):
-    image = {"name": "image", "type": "image", "preprocessing": {"height": 64, "width": 64}, "encoder": "timm"}
-    mask = {"name": "mask", "type": "image", "preprocessing": {"num_classes": 3}, "decoder": "unet"}
-    return RunConfig.model_validate(
-        {
-            "input_features": (image | {"column": "photo"},),
-            "output_features": (mask,),
-            "preprocessing": preprocessing,
-        }
-    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -129,63 +114,6 @@ def test_mistakes_in_a_folder_pair(tmp_path, names, said):
         read_table(touch(tmp_path, *names))
 
 
-@given(
-    st.integers(10, 200),
-    st.integers(0, 2**31 - 1),
-    st.sampled_from([(0.7, 0.1, 0.2), (0.5, 0.5, 0.0), (0.2, 0.7, 0.1)]),
-)
-def test_random_split_is_complete_disjoint_and_repeatable(count, seed, shares):
-    samples = [Sample(str(i)) for i in range(count)]
-    split = Split(probabilities=shares)
-    parts = split_samples(samples, split, seed, "t")
-    assert parts == split_samples(samples, split, seed, "t")
-    assert sorted((s for p in PARTS for s in parts[p]), key=samples.index) == samples
-    for part, share in zip(PARTS, shares, strict=True):
-        assert abs(len(parts[part]) - share * count) <= 1
-        assert parts[part] == sorted(parts[part], key=samples.index)
-
-
-def test_random_split_depends_on_the_seed():
-    splits = [split_samples([Sample(str(i)) for i in range(50)], None, seed, "t")["test"] for seed in (0, 1)]
-    assert splits[0] != splits[1]
-
-
-def test_split_column(table, tmp_path):
-    path = table("photo,mask,split\n" + "".join(f"{i}.png,m.png,{i % 3}\n" for i in range(9)))
-    parts = read_parts(Tables(dataset=path), config())
-    assert {p: [int(s.image.stem) for s in parts[p]] for p in PARTS} == {
-        "training": [0, 3, 6],
-        "validation": [1, 4, 7],
-        "test": [2, 5, 8],
-    }
-    by_chance = read_parts(Tables(dataset=path), config(split={"type": "random", "probabilities": (0.4, 0.4, 0.2)}))
-    assert [len(by_chance[p]) for p in PARTS] == [4, 3, 2]
-
-
-@pytest.mark.parametrize("split", [None, {"type": "fixed"}])
-def test_split_column_with_gaps_is_refused(table, split):
-    path = table("photo,mask,split\na,b,train\nc,d,\ne,f,val\n")
-    with pytest.raises(DataError, match=r"data\.csv: expected 'split' to be filled in every row, found 2 of 3"):
-        read_parts(Tables(dataset=path), config(**({"split": split} if split else {})))
-
-
-def test_parts_must_not_be_empty(table):
-    with pytest.raises(DataError, match=r"data\.csv: the validation part is empty"):
-        read_parts(Tables(dataset=table("photo,mask,split\na,b,train\nc,d,test\n")), config())
-    with pytest.raises(DataError, match="expected 'fold' to be filled in every row, found 0 of 1"):
-        read_parts(Tables(dataset=table("photo,mask\na,b\n")), config(split={"type": "fixed", "column": "fold"}))
-
-
-def test_one_table_for_each_part(tmp_path):
-    one, two = (write(tmp_path / n, f"photo,mask\n{n}.png,m.png\n") for n in ("one.csv", "two.csv"))
-    parts = read_parts(Tables(training=one, validation=two, test=one), config())
-    assert [parts[p][0].image.name for p in PARTS] == ["one.csv.png", "two.csv.png", "one.csv.png"]
-    assert read_parts(Tables(training=one, validation=two), config())["test"] == []
-    for tables in (Tables(), Tables(training=one), Tables(dataset=one, test=two)):
-        with pytest.raises(DataError, match="--dataset"):
-            read_parts(tables, config())
-
-
 def test_find_images(tmp_path):
     touch(tmp_path, "b.PNG", "a/c.webp", "a/d.tiff", "a/e.txt", "z.jpg.part")
     assert find_images([tmp_path]) == [tmp_path / n for n in ("a/c.webp", "a/d.tiff", "b.PNG")]
@@ -205,3 +133,45 @@ def test_fingerprint_is_of_the_bytes_in_order(tmp_path):
     inside = b"".join(hashlib.sha256(p.read_bytes()).digest() for p in (a, b, c))
     assert first == hashlib.sha256(inside).hexdigest() == fingerprint([Sample(copy, b), Sample(c)])
     assert fingerprint([Sample(c), Sample(a, b)]) != first
+
+
+def test_prediction_table_needs_no_masks(table, tmp_path):
+    path = table("image,note\na.png,x\nb.png,\n")
+    assert read_table(path, mask=None) == [Sample(tmp_path / "a.png"), Sample(tmp_path / "b.png")]
+    with pytest.raises(DataError, match=r"data\.csv: expected a column 'mask', found image, note"):
+        read_table(path)
+    with pytest.raises(DataError, match=r"data\.csv:3: expected a path in 'note', found an empty cell"):
+        read_table(path, image="note", mask=None)
+
+
+@pytest.mark.parametrize("inside", ["images/", ""])
+def test_prediction_folder_needs_no_masks(tmp_path, inside):
+    folder = touch(tmp_path / "data", f"{inside}b.png", f"{inside}a.jpg", f"{inside}a.png")
+    assert [s.image.name for s in read_table(folder, mask=None)] == ["a.jpg", "a.png", "b.png"]
+    assert all(s.mask is None for s in read_table(folder, mask=None))
+
+
+def test_key_is_the_cells_text(table, tmp_path):
+    path = table("image,mask,scene,split\na.png,m.png,dusk ,?\ni/b.png,m.png,0,?\n")
+    assert [s.key for s in read_table(path, split=None, key="scene")] == ["dusk ", "0"]
+    assert [s.key for s in read_table(path, split=None, key="image")] == ["a.png", "i/b.png"]
+    folder = touch(tmp_path / "data", "images/s/a.png", "masks/s/a.png")
+    assert [s.key for s in read_table(folder, key="image")] == ["images/s/a.png"]
+    with pytest.raises(DataError, match="data: expected a table with a column 'scene', found a folder"):
+        read_table(folder, key="scene")
+    with pytest.raises(DataError, match=r"data\.csv: expected a column 'place', found image, mask, scene, split"):
+        read_table(path, split=None, key="place")
+    with pytest.raises(DataError, match=r"data\.csv:3: expected a value in 'scene', found an empty cell"):
+        read_table(table("image,mask,scene\na,b,c\na,b,\n"), key="scene")
+
+
+def test_tables_describe_themselves(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    lists = {"image": ["a"], "mask": ["b"]}
+    tables = Tables(training=tmp_path / "x" / ".." / "t.csv", validation=lists, test=pandas.DataFrame(lists))
+    assert tables.describe() == {
+        "dataset": None,
+        "training": str(tmp_path / "t.csv"),
+        "validation": "table in memory (dict)",
+        "test": "table in memory (DataFrame)",
+    }

@@ -24,7 +24,7 @@ def test_bundle_holds_graph_weights_and_verification(tiny_bundle, tiny_run):
         assert record["images"] == 20
         assert record["agreement"] >= 0.999
         assert abs(record["miou_drop"]) <= 0.0005
-    assert content["spec"] == json.loads((tiny_run / "model.json").read_text())
+    assert content["spec"] == json.loads((tiny_run / "model" / "model.json").read_text())
     assert {p.name for p in tiny_bundle.iterdir()} == {"bundle.json", "model.onnx", "weights.safetensors"}
 
 

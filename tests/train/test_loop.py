@@ -1,5 +1,6 @@
 """Training on a few generated pictures: what it leaves behind, and that a stopped run goes on as if it never had."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segdeploy.bundle import open_model
 from segdeploy.checkpoint import load_weights
@@ -23,8 +25,10 @@ from segdeploy.data.table import Tables, read_table
 from segdeploy.errors import ConfigError, DataError, MissingPartError, ModelError, SegdeployError
 from segdeploy.evaluate import evaluate
 from segdeploy.model.segmenter import build
+from segdeploy.run_folder import CONFIG_FILE, LATEST_FILE
 from segdeploy.runtime.runner import open_runner
 from segdeploy.train.loop import resume, train
+from segdeploy.train.validate import evaluate_with_loss
 
 CONFIG = f"""
 input_features:
@@ -58,16 +62,29 @@ def finished(table, tmp_path_factory):
 
 def test_run_folder_holds_what_it_says(finished):
     run = finished.run
-    names = {p.name for p in run.iterdir()}
-    assert {"model.json", "weights.safetensors", "last.safetensors", "config.json", "description.json"} <= names
-    assert {"metrics.jsonl", "curves.png", "tensorboard"} <= names
+    assert {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file() and "logs" not in p.parts} == {
+        "description.json", "training_statistics.json", "metrics.jsonl", "curves.png", "model_card.md",
+        "splits/training.csv", "splits/validation.csv", "splits/test.csv",
+        "model/model.json", "model/model_hyperparameters.json", "model/training_set_metadata.json",
+        "model/model_weights.safetensors", "model/training_progress.json",
+        "model/training_checkpoints/latest.safetensors",
+    }  # fmt: skip
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows == finished.history
     assert [r["epoch"] for r in rows] == [1, 2, 3]
     assert rows[-1]["step"] == 3 * (14 // 4)
     assert rows[-1]["training_loss"] < rows[0]["training_loss"]
     assert Image.open(run / "curves.png").size[0] > 400
-    assert any((run / "tensorboard").iterdir())
+    assert any((run / "model" / "logs").iterdir())
+
+
+def test_training_stops_early(table, tmp_path):
+    # A rate of practically nothing: the first epoch stays the best.
+    words = ["trainer.epochs=6", "trainer.early_stop=2", "trainer.learning_rate=1e-12", "trainer.ema_decay=null"]
+    words += ["encoder.trainable=false", "augmentation=[]"]
+    text = CONFIG.replace("model_name: mobilenetv3_small_050", "model_name: resnet10t")
+    done = train(parse_config(text, overrides=words), Tables(dataset=table), tmp_path, device="cpu")
+    assert len(done.history) == done.best_epoch + 2 < 6
 
 
 def test_best_weights_score_what_training_said(finished, table):
@@ -76,8 +93,19 @@ def test_best_weights_score_what_training_said(finished, table):
     with open_runner(bundle, "torch") as runner:
         found = evaluate(runner, samples, bundle.spec).scores.mean_iou
     assert found == pytest.approx(finished.best_mean_iou, abs=1e-4)
-    about = load_weights(finished.run / "weights.safetensors", build(bundle.spec))
+    about = load_weights(finished.run / "model" / "model_weights.safetensors", build(bundle.spec))
     assert about["epoch"] == finished.best_epoch
+
+
+def test_validation_loss_of_the_best_epoch_is_that_of_its_weights(finished, table):
+    bundle = open_model(finished.run)
+    samples = [s for s in read_table(table) if s.part == "validation"]
+    with open_runner(bundle, "torch") as runner:
+        found = evaluate_with_loss(runner, torch.nn.CrossEntropyLoss(ignore_index=255), samples, bundle.spec)
+    said = finished.history[finished.best_epoch - 1]["validation_loss"]
+    assert said == pytest.approx(found.loss, rel=1e-4)
+    events = EventAccumulator(str(finished.model / "logs")).Reload()
+    assert events.Scalars("validation_loss")[finished.best_epoch - 1].value == pytest.approx(said)
 
 
 def test_second_run_gets_its_own_folder(finished, table):
@@ -98,7 +126,7 @@ def test_resumed_run_equals_uninterrupted_one(finished, table, tmp_path):
     with pytest.raises(StopError):
         train(parse_config(CONFIG), Tables(dataset=table), tmp_path, device="cpu", on_epoch=stop)
     result = resume(tmp_path / "experiment_run", device="cpu")
-    ours, theirs = load_file(result.run / "last.safetensors"), load_file(finished.run / "last.safetensors")
+    ours, theirs = (load_file(r.run / "model" / LATEST_FILE) for r in (result, finished))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     strip = [{k: v for k, v in r.items() if "second" not in k} for r in result.history]
@@ -119,19 +147,58 @@ def test_killed_run_goes_on(table, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     run = tmp_path / "experiment_run"
-    done = json.loads((run / "config.json").read_text())
+    done = json.loads((run / "model" / CONFIG_FILE).read_text())
     done["trainer"]["epochs"] = len(metrics.read_text().splitlines()) + 1
-    (run / "config.json").write_text(json.dumps(done))
+    (run / "model" / CONFIG_FILE).write_text(json.dumps(done))
     rows = resume(run, device="cpu").history
     assert [r["epoch"] for r in rows] == list(range(1, done["trainer"]["epochs"] + 1))
     assert open_model(run).find("weights") is not None
+
+
+def test_in_memory_table_trains_and_resumes_from_the_runs_own_split(table, tmp_path, caplog):
+    caplog.set_level("INFO", logger="segdeploy")
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([vars_of(s) for s in read_table(table)])
+    config = parse_config(
+        CONFIG + "preprocessing: {split: {type: stratify, column: scene, probabilities: [0.5, 0.25, 0.25]}}\n",
+        overrides=["trainer.epochs=1", "preprocessing.cache.mode=disk", f"preprocessing.cache.directory={tmp_path}"],
+    )
+    run = train(config, Tables(dataset=frame), tmp_path, device="cpu").run
+    assert f"cache: 10 samples, 0.2 MB, memory-mapped in {tmp_path}" in caplog.messages
+    about = json.loads((run / "description.json").read_text())
+    assert about["tables"]["dataset"] == "table in memory (DataFrame)"
+    split = about["split"]
+    assert (split["type"], split["column"], split["seed"]) == ("stratify", "scene", config.trainer.seed)
+    assert split["samples"] == {"training": 10, "validation": 5, "test": 5}
+    for part, digest in split["sha256"].items():
+        assert digest == hashlib.sha256((run / "splits" / f"{part}.csv").read_bytes()).hexdigest()
+    done = json.loads((run / "model" / CONFIG_FILE).read_text())
+    done["trainer"]["epochs"] = 2
+    (run / "model" / CONFIG_FILE).write_text(json.dumps(done))
+    assert [row["epoch"] for row in resume(run, device="cpu").history] == [1, 2]
+
+
+def vars_of(sample):
+    return {"image": sample.image, "mask": str(sample.mask), "scene": int(sample.image.stem) % 2}
+
+
+def test_resume_needs_no_table_and_sees_changed_data(table, tmp_path):
+    folder = shutil.copytree(table.parent, tmp_path / "data")
+    config = parse_config(CONFIG, overrides=["trainer.epochs=1"])
+    run = train(config, Tables(dataset=folder / table.name), tmp_path, device="cpu").run
+    (folder / table.name).unlink()
+    assert len(resume(run, device="cpu").history) == 1
+    first = read_table(run / "splits" / "training.csv")[0].image
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(first)
+    with pytest.raises(ModelError, match="training data are not those"):
+        resume(run, device="cpu")
 
 
 def test_resume_refuses_other_data(finished, tmp_path):
     other = generate(tmp_path, count=20, size=(64, 96), seed=5)
     with pytest.raises(ModelError, match="training data are not those"):
         resume(finished.run, tables=Tables(dataset=other), device="cpu")
-    with pytest.raises(ModelError, match=r"expected a run folder with last\.safetensors"):
+    with pytest.raises(ModelError, match=r"expected a run folder with model/training_checkpoints/latest\.safetensors"):
         resume(tmp_path, device="cpu")
 
 
@@ -164,7 +231,7 @@ def test_class_of_weight_zero_is_ignored(table, tmp_path):
     weights = f"loss.class_weights=[{', '.join(['0'] * 6)}, 1]"
     config = parse_config(CONFIG, overrides=[weights, "trainer.epochs=2", "trainer.batch_size=1"])
     result = train(config, Tables(dataset=table), tmp_path, device="cpu")
-    assert all(torch.isfinite(t).all() for t in load_file(result.run / "last.safetensors").values())
+    assert all(torch.isfinite(t).all() for t in load_file(result.run / "model" / LATEST_FILE).values())
 
 
 def test_validation_without_a_label_is_refused(tmp_path):
@@ -200,18 +267,18 @@ def test_unknown_device_is_one_line(device, table, tmp_path):
 
 def test_mistake_in_a_runs_own_configuration_is_one_line(finished, tmp_path):
     run = shutil.copytree(finished.run, tmp_path / "run")
-    text = (run / "config.json").read_text()
-    (run / "config.json").write_text(text.replace('"epochs": 3', '"epochs": 0'))
-    with pytest.raises(ConfigError, match=r"config\.json: trainer\.epochs"):
+    text = (run / "model" / CONFIG_FILE).read_text()
+    (run / "model" / CONFIG_FILE).write_text(text.replace('"epochs": 3', '"epochs": 0'))
+    with pytest.raises(ConfigError, match=r"model_hyperparameters\.json: trainer\.epochs"):
         resume(run, device="cpu")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_mixed_precision_resumes_from_a_cpu_run(finished, tmp_path):
     run = shutil.copytree(finished.run, tmp_path / "run")
-    content = json.loads((run / "config.json").read_text())
+    content = json.loads((run / "model" / CONFIG_FILE).read_text())
     content["trainer"] |= {"epochs": 5, "use_mixed_precision": True}
-    (run / "config.json").write_text(json.dumps(content))
+    (run / "model" / CONFIG_FILE).write_text(json.dumps(content))
     rows = resume(run, device="cuda").history
     assert [r["epoch"] for r in rows] == [1, 2, 3, 4, 5]
     assert all(np.isfinite(r["training_loss"]) for r in rows)
@@ -221,7 +288,7 @@ def test_frozen_encoder_keeps_weights_and_statistics(table, tmp_path):
     config = parse_config(CONFIG, overrides=["encoder.trainable=false", "trainer.epochs=1", "trainer.ema_decay=null"])
     torch.manual_seed(config.trainer.seed)
     run = train(config, Tables(dataset=table), tmp_path, device="cpu").run
-    trained = load_file(run / "weights.safetensors")
+    trained = load_file(run / "model" / "model_weights.safetensors")
     torch.manual_seed(config.trainer.seed)
     fresh = build(open_model(run).spec).state_dict()
     encoder = [n for n in trained if n.startswith("encoder.")]

@@ -47,3 +47,32 @@ def test_frozen_parameters_are_left_out():
     model[0].requires_grad_(False)
     held = [p for g in build_optimizer(model, Trainer()).param_groups for p in g["params"]]
     assert {id(p) for p in held} == {id(p) for p in model[1].parameters()}
+
+
+def test_warm_restarts_against_torchs_scheduler():
+    peak, config = 0.1, Scheduler(warmup_fraction=0.0, eta_min=0.001, t_0=10, t_mult=2)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, T_mult=2, eta_min=0.001)
+    expected = []
+    for _ in range(75):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    assert [learning_rate(i, 75, peak, config) for i in range(75)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "decay"),
+    [
+        (Optimizer(), torch.optim.AdamW, 0.01),
+        (Optimizer(type="adam"), torch.optim.Adam, 0.0),
+        (Optimizer(type="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4), torch.optim.SGD, 1e-4),
+    ],
+)
+def test_update_rules(rule, kind, decay):
+    optimizer = build_optimizer(nn.Conv2d(3, 4, 3), Trainer(optimizer=rule, learning_rate=0.2))
+    assert type(optimizer) is kind
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [decay, 0.0]
+    assert {g["lr"] for g in optimizer.param_groups} == {0.2}
+    if kind is torch.optim.SGD:
+        assert {(g["momentum"], g["nesterov"]) for g in optimizer.param_groups} == {(0.9, True)}

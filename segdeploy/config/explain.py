@@ -1,0 +1,119 @@
+"""pydantic's errors as lines that a user can act on: file, line, key, what was expected, what came."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pydantic_core import ErrorDetails
+
+    from segdeploy.config.yaml12 import KeyPath, Source
+
+
+def explain(error: ValidationError, source: Source, model: type[BaseModel], prefix: KeyPath) -> list[str]:
+    """One line per mistake in the part of `source` at `prefix`, which `model` was to describe."""
+    found: dict[KeyPath, list[str]] = {}
+    got: dict[KeyPath, str] = {}
+    unions: set[KeyPath] = set()  # places where each member of a union says that the value is not its kind
+    for item in error.errors(include_url=False):
+        if item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]:
+            continue  # the list is long enough; its items are wrong, and each says so itself
+        loc = (*prefix, *item["loc"])
+        path = _real_path(loc, source.value, whole=item["type"] == "missing")
+        if len(path) < len(loc) and (item["type"].endswith("_type") or item["type"] == "literal_error"):
+            unions.add(path)
+        if item["type"].startswith("union_tag_"):
+            path = (*path, "type")
+        said, got[path] = _say(item, model)
+        found.setdefault(path, []).append(said)
+    lines = []
+    for path, parts in found.items():
+        if path in unions and any(len(p) > len(path) and p[: len(path)] == path for p in found):
+            continue  # the value is of one member's kind, and what is wrong inside it has a line of its own
+        said = parts[0] + "".join(f" or {part.removeprefix('expected ')}" for part in parts[1:])
+        lines.append(f"{source.where(path)}: {source.spelled(path) or 'top'}: {said}{got[path]}")
+    return lines
+
+
+def drop_unknown(error: ValidationError, source: Source, prefix: KeyPath) -> list[KeyPath]:
+    """Delete the keys that the error calls unknown; their paths."""
+    dropped = []
+    for item in error.errors(include_url=False):
+        if item["type"] == "extra_forbidden":
+            path = _real_path((*prefix, *item["loc"]), source.value, whole=False)
+            here = source.value
+            for step in path[:-1]:
+                here = here[step]
+            del here[path[-1]]
+            dropped.append(path)
+    return dropped
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """What the user may have meant, as the end of a sentence; empty where nothing is known."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, 1, 0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}" if known else ""
+
+
+def _say(item: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
+    """What is wrong, and what came instead where that helps."""
+    loc, context = item["loc"], item.get("ctx", {})
+    if item["type"] == "extra_forbidden":
+        return "unknown key" + suggest(str(loc[-1]), _keys_at(model, loc[:-1])), ""
+    if item["type"] == "union_tag_invalid":
+        known = re.findall(r"'(\w+)'", context["expected_tags"])
+        return f"no type is named {context['tag']!r}{suggest(context['tag'], known)}", ""
+    if item["type"] in ("missing", "union_tag_not_found"):
+        return "is required", ""
+    said = re.sub(r"^Value error, ", "", item["msg"]).replace(" after validation", "")
+    said = re.sub(r"^(Input|Tuple|List|Dictionary|String) should (be|have|match) ", "expected ", said)
+    if isinstance(item["input"], (dict, list)):
+        return said, ""
+    got = repr(item["input"])
+    return said, f", got {got if len(got) < 60 else got[:57] + '...'}"
+
+
+def _real_path(loc: tuple[str | int, ...], value: Any, *, whole: bool) -> KeyPath:
+    """pydantic's place without the steps that only it knows, such as the name of a union's member.
+
+    With `whole` the last step stays: it is the key that is missing.
+    """
+    path: list[str | int] = []
+    for i, step in enumerate(loc):
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            if not (whole and i == len(loc) - 1):
+                continue
+        path.append(step)
+    return tuple(path)
+
+
+def _keys_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    models = {model}
+    for step in loc:
+        fields = [m.model_fields[step] for m in models if step in m.model_fields]
+        if fields:
+            models = {m for f in fields for m in _models_in(f.annotation)}
+        else:  # a list's place, or the name of a union's member
+            models = {m for m in models if _tag(m) in (None, step)} if isinstance(step, str) else models
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("type")
+    values = get_args(field.annotation) if field is not None else ()
+    return str(values[0]) if values else None
+
+
+def _models_in(annotation: Any) -> set[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {m for part in get_args(annotation) for m in _models_in(part)}

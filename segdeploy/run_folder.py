@@ -1,0 +1,72 @@
+"""What lies where in a run folder: Ludwig's layout, for the command line and the Python API alike.
+
+RUN/
+  description.json            data, versions, machine
+  training_statistics.json    one value per epoch for each part, feature and metric
+  metrics.jsonl               one line per epoch, with speed and learning rate;  curves.png  the same as a picture
+  splits/                     training.csv, validation.csv, test.csv: which sample was in which part
+  model_card.md               what the model is, how good, how to use it
+  model/                      all that predicting, evaluating and exporting need; may be copied by itself
+    model.json                how to rebuild the model (ModelSpec)
+    model_hyperparameters.json  the configuration with all defaults filled in
+    training_set_metadata.json  classes, their pixels, image sizes
+    model_weights.safetensors   the weights with the best validation mean IoU
+    training_progress.json      how far training is, for people and tools
+    training_checkpoints/latest.safetensors  the state that --resume goes on from
+    logs/                     TensorBoard
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODEL_FOLDER = "model"
+SPEC_FILE = "model.json"
+CONFIG_FILE = "model_hyperparameters.json"
+METADATA_FILE = "training_set_metadata.json"
+WEIGHTS_FILE = "model_weights.safetensors"
+PROGRESS_FILE = "training_progress.json"
+LATEST_FILE = "training_checkpoints/latest.safetensors"
+LOGS_FOLDER = "logs"
+
+DESCRIPTION_FILE = "description.json"
+STATISTICS_FILE = "training_statistics.json"
+TEST_STATISTICS_FILE = "test_statistics.json"
+METRICS_FILE = "metrics.jsonl"
+CURVES_FILE = "curves.png"
+CARD_FILE = "model_card.md"
+SPLITS_FOLDER = "splits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """What a training does not write: Ludwig's `skip_save_*`.
+
+    `description`: description.json. `statistics`: training_statistics.json, metrics.jsonl and curves.png.
+    `progress`: training_progress.json and the checkpoint; such a run cannot be resumed. `log`: TensorBoard's files.
+    """
+
+    description: bool = False
+    statistics: bool = False
+    progress: bool = False
+    log: bool = False
+
+
+def find_model(path: Path) -> Path | None:
+    """The folder with model.json, from RUN or RUN/model; None where `path` is neither."""
+    return next((f for f in (path, path / MODEL_FOLDER) if (f / SPEC_FILE).is_file()), None)
+
+
+def find_run(path: Path) -> Path | None:
+    """The run folder, from RUN or RUN/model; None where `path` is neither, or a model folder copied by itself."""
+    above = [path.resolve().parent] if path.resolve().name == MODEL_FOLDER else []
+    return next((run for run in (path, *above) if (run / SPLITS_FOLDER).is_dir()), None)
+
+
+def part_table(run: Path, part: str) -> Path:
+    """The table of one part of a run: training, validation or test."""
+    return run / SPLITS_FOLDER / f"{part}.csv"
