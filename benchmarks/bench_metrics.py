@@ -31,8 +31,9 @@ from torchmetrics.segmentation import MeanIoU
 from segdeploy.boundary import boundary_counts
 from segdeploy.classes import IGNORE
 from segdeploy.config import load_config
+from segdeploy.data.discover import settle_classes
+from segdeploy.data.facts import read_facts
 from segdeploy.data.masks import read_mask
-from segdeploy.data.scan import resolve_encoding
 from segdeploy.data.table import read_table
 from segdeploy.environment import describe_machine
 from segdeploy.metrics import Scores, confusion_matrix
@@ -164,7 +165,7 @@ def main() -> None:
     cv2.setNumThreads(arguments.threads)
     config = load_config(arguments.config)
     samples = read_table(arguments.table, config.image.name, config.mask.name)
-    classes = resolve_encoding(samples, config.mask.preprocessing.class_map())
+    classes = settle_classes(read_facts(samples), config.mask.preprocessing, "masks")
     step = max(1, len(samples) // arguments.images)
     chosen = [read_mask(s.mask, classes) for s in samples[::step][: arguments.images]]
     result = {}

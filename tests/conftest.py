@@ -1,5 +1,6 @@
 """A small data set, run and bundle that many tests share; made for real, in seconds."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,17 @@ output_features:
     decoder: {type: fpn, num_channels: 16, merge_channels: 16}
 trainer: {epochs: 8, batch_size: 4, learning_rate: 5e-3}
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Facts about files are kept in a folder of this session's, for commands in other processes too."""
+    before = os.environ.get("SEGDEPLOY_CACHE")
+    os.environ["SEGDEPLOY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("SEGDEPLOY_CACHE")
+    if before is not None:
+        os.environ["SEGDEPLOY_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

@@ -52,10 +52,20 @@ class Cache(Frozen):
     """At most this much, 10^9 bytes; null: no limit of its own in memory, 64 GiB on disk."""
 
 
+Allowable = Literal[
+    "absent-class", "alpha", "binary-mask", "conflict", "copy", "duplicate-row", "empty-mask", "flat-masks", "leak",
+    "mostly-ignored", "off-by-one", "one-class", "orientation", "pages", "palette", "repeated", "shared-mask", "stems",
+    "swallowed",
+]  # fmt: skip
+"""Findings about a data set that a user may know and accept."""
+
+
 class Preprocessing(Frozen):
     """What happens to the table as a whole."""
 
     split: Split | None = None
     """null: fixed where the table has a `split` column, else random."""
+    allow: tuple[Allowable, ...] = ()
+    """Findings of the label check (`segdeploy inspect` shows them) that are known and accepted, such as `leak`."""
     cache: Cache = Cache()
     """Where decoded samples are kept."""

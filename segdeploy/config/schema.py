@@ -118,7 +118,7 @@ class MaskPreprocessing(Frozen):
             raise ValueError(
                 f"class {valued[0]!r} has a `value` and class {without!r} has none; give one to every class"
             )
-        if self.names is not None:
+        if self.classes is not None:  # a bare number is settled by looking at the masks
             self.class_map()
         return self
 
@@ -135,7 +135,7 @@ class MaskPreprocessing(Frozen):
         return None if self.num_classes == "auto" else tuple(f"class_{i}" for i in range(self.num_classes or 0))
 
     def class_map(self) -> ClassMap:
-        """The classes as the configuration alone has them; `data.scan` settles what only the masks can say.
+        """The classes as the configuration alone has them; `data.discover` settles what only the masks can say.
 
         Raises:
             ValueError: their number depends on the masks.
@@ -154,10 +154,15 @@ class MaskPreprocessing(Frozen):
             colors=colors,
             values=values if any(values) else None,
             mask_colors=owned if any(i.mask_colors for i in named) else None,
-            ignore_index=255 if self.ignore_index == "auto" else self.ignore_index,
+            ignore_index=self._ignored(values),
             ignore_color=self.ignore_color,
             encoding=self.encoding,
         )
+
+    def _ignored(self, values: tuple[tuple[int, ...], ...]) -> Any:
+        if self.ignore_index != "auto":
+            return self.ignore_index
+        return None if any(255 in mine for mine in values) else 255
 
 
 class Loss(Frozen):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 # Pillow loads its decoders when the first file needs one, which is not safe in several threads at once.
 from PIL import (
     BmpImagePlugin,  # noqa: F401
+    ExifTags,
     Image,
     ImageOps,
     JpegImagePlugin,  # noqa: F401
@@ -76,13 +77,29 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return to_rgb(open_upright(path), path)
 
 
+class Stored(NamedTuple):
+    """How a file holds its picture."""
+
+    format: str
+    pages: int
+    orientation: int
+    """EXIF tag, 1 to 8; 1: as it is."""
+
+
 def open_upright(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """Decode a whole file and turn it as its EXIF tag says; DataError names the file and what is wrong."""
+    return open_stored(path, formats)[0]
+
+
+def open_stored(path: Path, formats: tuple[str, ...] = FORMATS) -> tuple[Image.Image, Stored]:
+    """The same, with how the file holds it."""
     try:
         # Not by name: Pillow would map uncompressed TIFFs, and garbles those that are to be turned by 90 degrees.
         with path.open("rb") as handle, _pillow_warnings, Image.open(handle, formats=formats) as picture:
+            pages = getattr(picture, "n_frames", 1)  # before load: counting moves a TIFF's place
             picture.load()
-            return ImageOps.exif_transpose(picture)
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+            return ImageOps.exif_transpose(picture), Stored(picture.format or "", pages, orientation)
     except FileNotFoundError as e:
         raise DataError(f"{path}: no such file") from e
     except IsADirectoryError as e:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from segdeploy.classes import IGNORE, ClassMap, Encoding
+from segdeploy.classes import IGNORE, ClassMap
 from segdeploy.data.images import open_upright
 from segdeploy.errors import DataError
 
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    Codes: TypeAlias = NDArray[np.integer[Any]]
+
 FORMATS = ("PNG", "TIFF", "BMP", "WEBP")  # no JPEG: it invents values at every edge
+NO_JPEG = "a JPEG mask holds invented values at every edge; save masks as PNG"
+
+Kind = Literal["values", "grey", "colors"]
+"""values: one channel (also palette PNG: its indices). grey: RGB whose channels agree. colors: RGB."""
 
 
 def read_mask(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
@@ -36,68 +42,89 @@ def read_mask(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
 def open_mask(path: Path) -> Image.Image:
     """The mask's picture as it is on disk, turned upright."""
     if path.suffix.lower() in (".jpg", ".jpeg"):
-        raise DataError(f"{path}: a JPEG mask holds invented values at every edge; save masks as PNG")
+        raise DataError(f"{path}: {NO_JPEG}")
     return open_upright(path, FORMATS)
 
 
 def decode_mask(picture: Image.Image, classes: ClassMap, path: Path) -> NDArray[np.uint8]:
     """See `read_mask`. `auto` reads RGB pictures as colours, others as class ids; 1-bit ones hold 0 and 1."""
+    codes: Codes
+    kind, codes = mask_codes(picture, path)
     encoding = classes.encoding
     if encoding == "auto":
-        encoding = auto_encoding(picture)
+        encoding = "color" if kind == "colors" else "class_id"
     if encoding == "color":
-        return _from_colors(np.asarray(picture.convert("RGBA").convert("RGB")), classes, path)
-    values = _single_channel(picture, path)
-    if encoding == "binary":
-        values = values * 255 if picture.mode == "1" else values
-        return _from_binary(values, classes, path)
-    return _from_ids(values, classes, path)
+        if kind != "colors":
+            codes = color_table(picture, path)[codes]
+        labels = labels_of_colors(codes, classes)
+        if (labels < 0).any():
+            raise DataError(f"{path}: {stray_colors(np.unique(codes[labels < 0]).tolist())}")
+    else:
+        if kind == "colors":
+            raise DataError(f"{path}: {not_ids(picture.mode)}")
+        labels = labels_of_values(codes, classes, one_bit=picture.mode == "1")
+        if (labels < 0).any():
+            raise DataError(f"{path}: {stray_values(np.unique(codes[labels < 0]).tolist(), classes)}")
+    ids: NDArray[np.uint8] = labels.astype(np.uint8)
+    return ids
 
 
-def auto_encoding(picture: Image.Image) -> Encoding:
-    """What one picture looks like: "color" or "class_id"."""
-    if picture.mode in ("RGB", "RGBA") and not _is_grey(np.asarray(picture.convert("RGB"))):
-        return "color"
-    return "class_id"
+def mask_codes(picture: Image.Image, path: Path) -> tuple[Kind, Codes]:
+    """What each pixel says, before any class map: (H, W) pixel values, or colours as uint32 0xRRGGBB.
 
-
-def mask_values(picture: Image.Image, path: Path) -> NDArray[np.integer]:
-    """The distinct values of a mask that is not a colour picture."""
-    return np.unique(_single_channel(picture, path))
-
-
-def _is_grey(rgb: NDArray[np.uint8]) -> bool:
-    return bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
-
-
-def _single_channel(picture: Image.Image, path: Path) -> NDArray[np.integer]:
+    Raises:
+        DataError: a kind of picture that spells neither, such as floats or CMYK.
+    """
     if picture.mode == "1":
-        return np.asarray(picture).astype(np.uint8)
+        return "values", np.asarray(picture).astype(np.uint8)
     if picture.mode in ("L", "P") or picture.mode.startswith("I"):
-        return np.asarray(picture)  # for "P" these are palette indices, which is what VOC-style masks mean
-    rgb = np.asarray(picture.convert("RGB"))
-    if picture.mode in ("LA", "RGB", "RGBA") and _is_grey(rgb):
-        return rgb[..., 0]
-    raise DataError(
-        f"{path}: expected one channel of class ids, found a {picture.mode} picture; give each class its `color`"
+        return "values", np.asarray(picture)  # for "P" these are palette indices, which is what VOC-style masks mean
+    if picture.mode in ("LA", "PA"):
+        return "values", np.asarray(picture)[..., 0]
+    if picture.mode in ("RGB", "RGBA"):
+        rgb = np.asarray(picture)
+        if is_grey(rgb):
+            return "grey", rgb[..., 0]
+        wide = rgb[..., :3].astype(np.uint32)
+        return "colors", wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    raise DataError(f"{path}: {not_ids(picture.mode)}")
+
+
+def is_grey(rgb: NDArray[np.uint8]) -> bool:
+    """Whether red, green and blue agree everywhere in (H, W, 3 or more); the first row decides most pictures."""
+    return all(
+        bool((part[..., 0] == part[..., 1]).all() and (part[..., 1] == part[..., 2]).all()) for part in (rgb[:1], rgb)
     )
 
 
-def _from_ids(values: NDArray[np.integer], classes: ClassMap, path: Path) -> NDArray[np.uint8]:
-    table = _id_table(classes.spelled_values, classes.ignore_values)
-    inside = values if values.dtype == np.uint8 else np.clip(values, -1, 65536)
-    codes = table[inside]  # -1 and 65536 are the table's last two places, which nobody owns
-    stray = codes < 0
-    if stray.any():
-        found = np.unique(values[stray])
-        raise DataError(f"{path}: expected {_expected(classes)}, found {_few(found)}{_hint(found, classes)}")
-    labels: NDArray[np.uint8] = codes.astype(np.uint8)
-    return labels
+def color_table(picture: Image.Image, path: Path) -> NDArray[np.uint32]:
+    """The colour 0xRRGGBB of each pixel value of a one-channel picture of at most 8 bits: (256,)."""
+    table = np.arange(256, dtype=np.uint32) * np.uint32(0x010101)
+    if picture.mode == "1":
+        table[1] = 0xFFFFFF
+    elif picture.mode in ("P", "PA"):
+        flat = np.zeros(768, np.uint32)
+        stored = picture.getpalette("RGB") or []
+        flat[: len(stored)] = stored
+        table = (flat[::3] << 16 | flat[1::3] << 8 | flat[2::3]).astype(np.uint32)
+    elif picture.mode.startswith("I"):
+        raise DataError(f"{path}: {not_colors(picture.mode)}")
+    return table
+
+
+def labels_of_values(values: Codes, classes: ClassMap, *, one_bit: bool = False) -> NDArray[np.int16]:
+    """Class ids of pixel values, any shape; 255 = ignore, -1 where nobody owns the value."""
+    owned, ignored = classes.spelled_values, classes.ignore_values
+    if classes.encoding == "binary":
+        owned = ((0,), (1,)) if one_bit else ((0,), (255,))
+        ignored = () if one_bit else tuple(v for v in ignored if v not in (0, 255))
+    table = _value_table(owned, ignored)
+    inside: Codes = values if values.dtype == np.uint8 else np.clip(values.astype(np.int64), -1, 65536)
+    return table[inside]  # -1 and 65536 are the table's last two places, which nobody owns
 
 
 @cache
-def _id_table(owned: tuple[tuple[int, ...], ...], ignored: tuple[int, ...]) -> NDArray[np.int16]:
-    """Class id by pixel value, (65538,) int16; -1 where nobody owns the value."""
+def _value_table(owned: tuple[tuple[int, ...], ...], ignored: tuple[int, ...]) -> NDArray[np.int16]:
     table = np.full(65538, -1, np.int16)
     for label, mine in enumerate(owned):
         table[list(mine)] = label
@@ -105,52 +132,61 @@ def _id_table(owned: tuple[tuple[int, ...], ...], ignored: tuple[int, ...]) -> N
     return table
 
 
-def _expected(classes: ClassMap) -> str:
+def labels_of_colors(colors: Codes, classes: ClassMap) -> NDArray[np.int16]:
+    """The same for colours 0xRRGGBB."""
+    known, ids = _color_table(classes.spelled_colors, classes.ignore_colors)
+    place = np.searchsorted(known, colors).clip(max=len(known) - 1)
+    return np.where(known[place] == colors, ids[place], np.int16(-1))
+
+
+@cache
+def _color_table(
+    owned: tuple[tuple[tuple[int, int, int], ...], ...], ignored: tuple[tuple[int, int, int], ...]
+) -> tuple[NDArray[np.uint32], NDArray[np.int16]]:
+    pairs = {pack(c): label for label, mine in enumerate(owned) for c in mine} | {pack(c): IGNORE for c in ignored}
+    return np.array(sorted(pairs), np.uint32), np.array([pairs[c] for c in sorted(pairs)], np.int16)
+
+
+def pack(color: tuple[int, int, int]) -> int:
+    """(red, green, blue) as 0xRRGGBB."""
+    return color[0] << 16 | color[1] << 8 | color[2]
+
+
+def unpack(code: int) -> tuple[int, int, int]:
+    """0xRRGGBB as (red, green, blue)."""
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+def few(items: Iterable[Any], count: int = 8) -> str:
+    """The first `count` items in a line, and dots where there are more."""
+    shown = [str(i) for i in items]
+    return ", ".join(shown[:count]) + (", ..." if len(shown) > count else "")
+
+
+def not_ids(mode: str) -> str:
+    """What is said of a picture whose pixels are no class ids."""
+    return f"expected one channel of class ids, found a {mode} picture; give each class its `color`"
+
+
+def not_colors(mode: str) -> str:
+    """What is said of a picture whose values are too wide to be colours."""
+    return f"expected colours of 8 bits a channel, found a {mode} picture; use `encoding: class_id`"
+
+
+def stray_values(found: list[int], classes: ClassMap) -> str:
+    """What is said of pixel values that nobody owns."""
+    if classes.encoding == "binary":
+        return f"expected a binary mask of 0 and 255, found {few(found)}"
     ignored = f" and {', '.join(map(str, classes.ignore_values))} for ignore" if classes.ignore_values else ""
-    if classes.values is None:
-        return f"class ids 0 to {len(classes) - 1}{ignored}"
-    return f"the values {_few([v for mine in classes.values for v in mine], 24)}{ignored}"
+    owned = f"class ids 0 to {len(classes) - 1}"
+    if classes.values is not None:
+        owned = f"the values {few((v for mine in classes.values for v in mine), 24)}"
+    hint = ""
+    if found == [255] and len(classes) == 2 and classes.values is None:
+        hint = " (0/255 masks need `encoding: binary`)"
+    return f"expected {owned}{ignored}, found {few(found)}{hint}"
 
 
-def _few(values: Iterable[Any], count: int = 8) -> str:
-    shown = [int(v) for v in values]
-    return ", ".join(map(str, shown[:count])) + (", ..." if len(shown) > count else "")
-
-
-def _hint(found: NDArray[np.integer], classes: ClassMap) -> str:
-    if set(found.tolist()) == {255} and len(classes) == 2 and classes.values is None:
-        return " (0/255 masks need `encoding: binary`)"
-    return ""
-
-
-def _from_binary(values: NDArray[np.integer], classes: ClassMap, path: Path) -> NDArray[np.uint8]:
-    ignored = sorted(set(classes.ignore_values) - {0, 255})
-    strays = sorted({int(v) for v in np.unique(values)} - {0, 255, *ignored})
-    if strays:
-        raise DataError(f"{path}: expected a binary mask of 0 and 255, found {_few(strays)}")
-    labels: NDArray[np.uint8] = (values == 255).astype(np.uint8)
-    labels[np.isin(values, ignored)] = IGNORE
-    return labels
-
-
-def _from_colors(rgb: NDArray[np.uint8], classes: ClassMap, path: Path) -> NDArray[np.uint8]:
-    codes = _code(rgb.astype(np.uint32))
-    owned = [(c, label) for label, mine in enumerate(classes.spelled_colors) for c in mine]
-    owned += [(c, IGNORE) for c in classes.ignore_colors]
-    known, ids = _code(np.array([c for c, _ in owned], np.uint32)), [label for _, label in owned]
-    order = np.argsort(known)
-    place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
-    hit = known[order][place] == codes
-    if not hit.all():
-        stray = np.unique(codes[~hit])
-        shown = ", ".join(str((int(c) >> 16, int(c) >> 8 & 255, int(c) & 255)) for c in stray[:4])
-        raise DataError(
-            f"{path}: {len(stray)} colour(s) that no class owns: {shown}{', ...' if len(stray) > 4 else ''}"
-        )
-    labels: NDArray[np.uint8] = np.array(ids, np.uint8)[order][place]
-    return labels
-
-
-def _code(rgb: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    code: NDArray[np.uint32] = rgb @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    return code
+def stray_colors(found: list[int]) -> str:
+    """What is said of colours 0xRRGGBB that nobody owns."""
+    return f"{len(found)} colour(s) that no class owns: {few(map(unpack, found), 4)}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from segdeploy.init.look import MaskFacts
+    from segdeploy.init.look import MaskTotals
     from segdeploy.init.machine import Machine
     from segdeploy.init.settle import Settled
 
@@ -76,7 +76,7 @@ class Plan:
     probabilities: tuple[float, float, float]
 
 
-def choose(facts: MaskFacts, settled: Settled, samples: int, split: bool, machine: Machine) -> Plan:
+def choose(facts: MaskTotals, settled: Settled, samples: int, split: bool, machine: Machine) -> Plan:
     """The plan; the same input gives the same plan.
 
     Args:
@@ -133,7 +133,7 @@ def _pretrained_why(network: Network, pretrained: bool) -> str:
     )
 
 
-def _size(facts: MaskFacts, machine: Machine) -> tuple[tuple[int, int], str]:
+def _size(facts: MaskTotals, machine: Machine) -> tuple[tuple[int, int], str]:
     height, width = facts.median_size
     budget = _pixel_budget(machine)
     factor = math.sqrt(budget / (height * width))
@@ -189,7 +189,7 @@ def _epochs(training: int, machine: Machine) -> tuple[int, str]:
     return epochs, f"{training} training images; {epochs} epochs show {epochs * training:,} samples."
 
 
-def _weights(facts: MaskFacts, settled: Settled) -> tuple[bool, str]:
+def _weights(facts: MaskTotals, settled: Settled) -> tuple[bool, str]:
     """Frequencies as in median frequency balancing: a class's pixels over the masks that have it."""
     frequency = np.array([facts.pixels_of(s) / max(1, facts.masks_with(s)) for s in settled.spelled])
     seen = frequency > 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from segdeploy.classes import Color
     from segdeploy.data.layouts import Known
-    from segdeploy.init.look import MaskFacts, Spelling
+    from segdeploy.init.look import MaskTotals, Spelling
     from segdeploy.init.names import Names
 
 _VOID = 255
@@ -37,7 +37,7 @@ class Settled:
     warnings: tuple[str, ...] = ()
 
 
-def settle_known(facts: MaskFacts, known: Known, title: str) -> Settled:
+def settle_known(facts: MaskTotals, known: Known, title: str) -> Settled:
     """The classes of a public data set; what the masks hold besides is a mistake.
 
     Raises:
@@ -62,7 +62,7 @@ def settle_known(facts: MaskFacts, known: Known, title: str) -> Settled:
     )
 
 
-def settle(facts: MaskFacts, names: Names | None, name: str) -> Settled:
+def settle(facts: MaskTotals, names: Names | None, name: str) -> Settled:
     """The classes of any other data set; `name` stands for it in messages.
 
     Raises:
@@ -83,7 +83,7 @@ def settle(facts: MaskFacts, names: Names | None, name: str) -> Settled:
     )
 
 
-def _values(facts: MaskFacts, name: str) -> Settled:
+def _values(facts: MaskTotals, name: str) -> Settled:
     found = sorted(facts.pixels, key=_order)
     if found == [0, _VOID]:
         return Settled(
@@ -110,7 +110,7 @@ def _values(facts: MaskFacts, name: str) -> Settled:
     )
 
 
-def _values_named(facts: MaskFacts, names: Names) -> Settled:
+def _values_named(facts: MaskTotals, names: Names) -> Settled:
     classes = names.classes
     found = {_number(v) for v in facts.pixels}
     warnings: list[str] = []
@@ -147,7 +147,7 @@ def _values_named(facts: MaskFacts, names: Names) -> Settled:
     )
 
 
-def _colors_named(facts: MaskFacts, names: Names) -> Settled:
+def _colors_named(facts: MaskTotals, names: Names) -> Settled:
     if any(c.color is None and not c.mask_colors for c in names.classes):
         raise DataError(f"{names.file}: the masks are RGB pictures, so every class needs a color; {_some(facts)}")
     raw: Any = names.ignore_color
@@ -171,12 +171,12 @@ def _colors_named(facts: MaskFacts, names: Names) -> Settled:
     )
 
 
-def _check_overlap(facts: MaskFacts, shared: set[Any], file: Path) -> None:
+def _check_overlap(facts: MaskTotals, shared: set[Any], file: Path) -> None:
     if not shared:
         raise DataError(f"{file}: no mask has any of its classes; {_some(facts)}")
 
 
-def _check_count(facts: MaskFacts, found: list[Spelling], name: str) -> None:
+def _check_count(facts: MaskTotals, found: list[Spelling], name: str) -> None:
     what = "colour" if facts.colors else "value"
     if len(found) < 2:
         only = f" ({found[0]})" if found else ""
@@ -185,7 +185,7 @@ def _check_count(facts: MaskFacts, found: list[Spelling], name: str) -> None:
         raise DataError(f"{name}: found {len(found)} {what}s in the masks; {_resampled(facts, found)}")
 
 
-def _resampled(facts: MaskFacts, found: list[Spelling]) -> str:
+def _resampled(facts: MaskTotals, found: list[Spelling]) -> str:
     rare = min(found, key=lambda s: (facts.pixels[s], _order(s)))
     return (
         f"at most {MAX_CLASSES} classes can be learnt. Masks that were resized with smoothing, or stored as JPEG, hold "
@@ -193,7 +193,7 @@ def _resampled(facts: MaskFacts, found: list[Spelling]) -> str:
     )
 
 
-def _stray_line(facts: MaskFacts, strays: list[Any], file: Path) -> str:
+def _stray_line(facts: MaskTotals, strays: list[Any], file: Path) -> str:
     total = sum(facts.pixels.values())
     share = sum(facts.pixels[s] for s in strays) / total
     shown = ", ".join(map(str, strays[:4])) + (", ..." if len(strays) > 4 else "")
@@ -203,14 +203,14 @@ def _stray_line(facts: MaskFacts, strays: list[Any], file: Path) -> str:
     )
 
 
-def _void_why(facts: MaskFacts, ignored: tuple[Any, ...]) -> str:
+def _void_why(facts: MaskTotals, ignored: tuple[Any, ...]) -> str:
     if not ignored:
         return "Every value in the masks is a class."
     share = facts.pixels[_VOID] / sum(facts.pixels.values())
     return f"255 has {share:.2%} of the pixels; beside small ids it means 'no label'."
 
 
-def _some(facts: MaskFacts) -> str:
+def _some(facts: MaskTotals) -> str:
     shown = sorted(facts.pixels, key=_order)
     return f"the masks hold {', '.join(map(str, shown[:8]))}{', ...' if len(shown) > 8 else ''}"
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segdeploy.config.schema import NamedClass
     from segdeploy.init.choose import Plan
     from segdeploy.init.find import Found
-    from segdeploy.init.look import MaskFacts
+    from segdeploy.init.look import MaskTotals
     from segdeploy.init.settle import Settled
 
 _WIDTH = 110
@@ -22,7 +22,7 @@ _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off"})  # some 
 
 
 def config_text(
-    found: Found, facts: MaskFacts, settled: Settled, plan: Plan, *, tables: Mapping[str, str], command: str
+    found: Found, facts: MaskTotals, settled: Settled, plan: Plan, *, tables: Mapping[str, str], command: str
 ) -> str:
     """The whole file.
 
@@ -110,7 +110,7 @@ def _crop(plan: Plan) -> list[str]:
     return [f"      - {{type: random_crop, height: {height}, width: {width}}}  # {why}"]
 
 
-def _mask(found: Found, facts: MaskFacts, settled: Settled, plan: Plan) -> list[str]:
+def _mask(found: Found, facts: MaskTotals, settled: Settled, plan: Plan) -> list[str]:
     lines = ["output_features:", "  - name: mask", "    type: image"]
     if found.mask_column != "mask":
         lines.append(f"    column: {scalar(found.mask_column)}")

@@ -12,8 +12,10 @@ from segdeploy import bundle, files
 from segdeploy import run_folder as place
 from segdeploy.checkpoint import load_weights
 from segdeploy.config.load import read_run_config
+from segdeploy.data.discover import settle_classes
+from segdeploy.data.facts import read_part_facts
 from segdeploy.data.input_size import settle_input_size
-from segdeploy.data.scan import ScanReport, resolve_encoding, scan_parts
+from segdeploy.data.scan import ScanReport, judge
 from segdeploy.data.split import configured_tables, describe_split, read_parts, write_parts, written_parts
 from segdeploy.data.table import fingerprint
 from segdeploy.environment import describe_machine
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from segdeploy.classes import ClassMap
     from segdeploy.config.schema import RunConfig
     from segdeploy.data.table import Part, Sample, Tables
 
@@ -63,7 +66,7 @@ def train(
         on_epoch: called with each epoch's numbers.
 
     Raises:
-        DataError, ConfigError, MissingPartError: see `scan`, `read_parts` and `from_config`.
+        DataError, ConfigError, MissingPartError: see `settle_classes`, `judge`, `read_parts` and `from_config`.
         ModelError: `start_from` is another network.
         SegdeployError: the loss is no longer a number.
     """
@@ -126,7 +129,7 @@ def resume(
         raise ModelError(f"{run}: expected a run folder with {place.CONFIG_FILE} and {place.SPEC_FILE}")
     spec = bundle.read_spec(model)
     described = json.loads((run / place.DESCRIPTION_FILE).read_text())
-    parts, report = checked_parts(config, tables or written_parts(run / place.SPLITS_FOLDER))
+    parts, report = checked_parts(config, tables or written_parts(run / place.SPLITS_FOLDER), spec.classes)
     if fingerprint(parts["training"]) != described["data"]["training"]["sha256"]:
         raise ModelError(f"{run}: the training data are not those that the run began with; start a new run")
     training = Training(config, run, model, spec, build(spec), parts, report, device, skip or Skip())
@@ -134,22 +137,27 @@ def resume(
     return training.go(on_epoch)
 
 
-def checked_parts(config: RunConfig, tables: Tables) -> tuple[dict[Part, list[Sample]], ScanReport]:
-    """The samples of each part, every file of which was opened, and what the training part holds.
+def checked_parts(
+    config: RunConfig, tables: Tables, classes: ClassMap | None = None
+) -> tuple[dict[Part, list[Sample]], ScanReport]:
+    """The samples of each part, every file of which was looked at, and what the training part holds.
+
+    Args:
+        config: the configuration.
+        tables: where the samples are.
+        classes: what a run has settled before; None: settled now, from the masks of all parts.
 
     Raises:
-        DataError: see `read_parts` and `scan_parts`; or training or validation masks without a label.
+        DataError: see `read_parts`, `settle_classes` and `judge`.
     """
     parts = read_parts(tables, config)
-    classes = resolve_encoding(parts["training"], config.mask.preprocessing.class_map())
     with progress("checking images and masks") as step:
-        reports = scan_parts(parts, classes, step)
-    report = reports["training"].labelled("masks")  # frequencies come from the training part alone
-    reports["validation"].labelled("validation masks")  # without a label no epoch could be the best
-    absent = [name for name, count in zip(classes.names, report.pixels, strict=True) if not count]
-    if absent:
-        log.warning("no training mask holds the class(es) %s; check ignore_index and encoding", ", ".join(absent))
-    return parts, report
+        facts = read_part_facts(parts, step)
+    if classes is None:
+        together = [f for some in facts.values() for f in some]
+        classes = settle_classes(together, config.mask.preprocessing, f"output feature {config.mask.name!r}")
+    # Frequencies come from the training part alone.
+    return parts, judge(facts, classes, config.preprocessing.allow)["training"]
 
 
 def _describe(

@@ -126,12 +126,13 @@ def test_all_broken_samples_are_named(folder):
     done = run(*train(folder))
     assert done.returncode == 2
     head, *lines = done.stderr.splitlines()
-    assert head == "segdeploy: 5 of 20 samples cannot be used:"
+    assert head == "segdeploy: the data have 5 error(s):"
     assert [line.partition(": ")[0] for line in lines] == [
-        str(folder / n) for n in ("3.jpg", "4.jpg", "5.png", "13.png", "14.png")
-    ]
-    assert "expected the size of 5.jpg, 50x40, found 50x41" in lines[2]
-    assert "expected class ids 0 to 2 and 255 for ignore, found 7" in lines[3]
+        "unreadable (3)", *(f"  {folder / n}" for n in ("3.jpg", "4.jpg", "14.png")),
+        "size", f"  {folder / '5.png'}", "stray", f"  {folder / '13.png'}",
+    ]  # fmt: skip
+    assert "expected the size of 5.jpg, 50x40, found 50x41" in lines[5]
+    assert "expected class ids 0 to 2 and 255 for ignore, found 7" in lines[7]
     assert not (folder / "out").exists()
 
 

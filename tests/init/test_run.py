@@ -17,7 +17,7 @@ from segdeploy.data.split import configured_tables, read_parts
 from segdeploy.data.table import Tables
 from segdeploy.errors import DataError, SegdeployError
 from segdeploy.init.choose import LARGE, SMALL, choose
-from segdeploy.init.look import MaskFacts
+from segdeploy.init.look import MaskTotals
 from segdeploy.init.machine import Machine, this_machine
 from segdeploy.init.run import write_config
 from segdeploy.init.settle import settle
@@ -53,7 +53,7 @@ def facts(counts, size=(360, 480), masks=10):
     together = Counter({frozenset(counts): masks})
     pixels = Counter({value: count * masks for value, count in counts.items()})
     first = dict.fromkeys(counts, Path("m.png"))
-    return MaskFacts(masks=masks, colors=False, pixels=pixels, together=together, first=first,
+    return MaskTotals(masks=masks, colors=False, pixels=pixels, together=together, first=first,
                      sizes=Counter({size: masks}))  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def test_sizes():
 def test_the_middle_size_by_area():
     found = facts({0: 1, 1: 1})
     sizes = Counter({(100, 900): 2, (200, 300): 3, (400, 500): 2})
-    mixed = MaskFacts(masks=7, colors=False, pixels=found.pixels, together=found.together, first=found.first,
+    mixed = MaskTotals(masks=7, colors=False, pixels=found.pixels, together=found.together, first=found.first,
                       sizes=sizes)  # fmt: skip
     assert mixed.median_size == (100, 900)  # 60,000 three times, 90,000 twice, 200,000 twice
     chosen = choose(mixed, settle(mixed, None, "data"), 7, False, CPU)

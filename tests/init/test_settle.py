@@ -22,6 +22,7 @@ def facts(folder, *masks, mode=None):
         picture = Image.fromarray(np.array(rows, np.uint8))
         picture = picture if mode is None else picture.convert(mode)
         picture.save(folder / f"m{i}.png")
+        Image.new("RGB", picture.size).save(folder / f"{i}.jpg")
         samples.append(Sample(folder / f"{i}.jpg", folder / f"m{i}.png"))
     return look(samples)
 
@@ -56,12 +57,23 @@ def test_a_black_picture_among_colours(tmp_path):
 def test_unreadable_masks_are_all_named(tmp_path):
     (tmp_path / "a.png").write_text("no")
     Image.fromarray(np.array([[1, 70000]], np.int32)).save(tmp_path / "b.tif")
+    image, names = tmp_path / "image.png", ("a.png", "b.tif", "c.png", "d.jpg")
+    Image.new("L", (2, 1)).save(image)
+    Image.new("L", (2, 1)).save(tmp_path / "d.jpg")
     with pytest.raises(DataError) as caught:
-        look([Sample(tmp_path, tmp_path / name) for name in ("a.png", "b.tif", "c.png")])
+        look([Sample(image, tmp_path / name) for name in names])
     head, *lines = str(caught.value).splitlines()
-    assert head == "3 mask(s) cannot be read:"
-    assert [line.partition(": ")[0] for line in lines] == [str(tmp_path / n) for n in ("a.png", "b.tif", "c.png")]
+    assert head == "4 file(s) cannot be used:"
+    assert [line.partition(": ")[0] for line in lines] == [str(tmp_path / n) for n in names]
     assert "found 1 to 70000" in lines[1]
+    assert "JPEG mask" in lines[3]
+
+
+def test_unreadable_images_are_named(tmp_path):
+    Image.new("L", (2, 2)).save(tmp_path / "mask.png")
+    (tmp_path / "image.jpg").write_text("no")
+    with pytest.raises(DataError, match=r"1 file\(s\) cannot be used:\n.*image\.jpg: "):
+        look([Sample(tmp_path / "image.jpg", tmp_path / "mask.png")])
 
 
 @pytest.mark.parametrize(

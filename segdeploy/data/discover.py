@@ -1,0 +1,204 @@
+"""From what the masks hold to a settled ClassMap: which encoding, and which value or colour is which class."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segdeploy.classes import MAX_CLASSES, ClassMap, default_colors
+from segdeploy.data.facts import MANY, masks_of
+from segdeploy.data.masks import few, pack, unpack
+from segdeploy.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from segdeploy.classes import Color
+    from segdeploy.config.schema import MaskPreprocessing
+    from segdeploy.data.facts import Facts, MaskFacts
+
+log = logging.getLogger(__name__)
+
+_ONE_BY_ONE = "give each class its `value` under `classes`"
+_SMOOTHED = "Smoothed edges and JPEG invent values: save masks as PNG, without antialiasing"
+
+
+def settle_classes(facts: Iterable[Facts], preprocessing: MaskPreprocessing, name: str) -> ClassMap:
+    """What the pixels mean, with nothing left to be guessed: `encoding` is never "auto" afterwards.
+
+    Named classes keep their values and colours. Of `num_classes` alone, the values or colours that all masks
+    hold together become the classes, in rising order; an order that shows in no number is said in the log.
+
+    Args:
+        facts: of all parts, so that every part is read alike.
+        preprocessing: the mask's section of the configuration.
+        name: what messages call the masks.
+
+    Raises:
+        DataError: the masks can be read in two ways, or in none; the message names the ways out.
+    """
+    masks = [m for _, m in masks_of(facts) if m.format != "JPEG"]  # the values of a JPEG are nobody's
+    encoding = preprocessing.encoding
+    if encoding == "auto" and any(m.kind == "colors" for m in masks):
+        encoding = "color"
+    if preprocessing.classes is not None:
+        return _named(masks, preprocessing, encoding, name)
+    if not masks:
+        raise DataError(f"{name}: expected masks to find the classes in, found none that can be read")
+    if encoding == "color":
+        return _by_color(masks, preprocessing, name)
+    return _by_value([m for m in masks if m.kind != "colors"], preprocessing, encoding, name)
+
+
+def _named(masks: list[MaskFacts], preprocessing: MaskPreprocessing, encoding: str, name: str) -> ClassMap:
+    classes = preprocessing.class_map()
+    if encoding == "auto":
+        encoding = "class_id"
+        values = _values(masks)
+        if len(classes) == 2 and classes.values is None and 255 in values and values <= {0, 255}:
+            encoding = "binary"
+    if encoding == "color" and len(set(classes.colors)) != len(classes):
+        raise DataError(f"{name}: the masks are RGB pictures, so every class needs a `color` of its own")
+    if encoding == "binary" and preprocessing.ignore_index == "auto":
+        classes = classes.model_copy(update={"ignore_index": None})  # 255 is the second class
+    return _remade(classes, encoding, name)
+
+
+def _remade(classes: ClassMap, encoding: str, name: str) -> ClassMap:
+    if classes.encoding == encoding:
+        return classes
+    try:
+        return ClassMap.model_validate({**classes.model_dump(), "encoding": encoding})
+    except ValueError as e:
+        raise DataError(f"{name}: the masks are read as `encoding: {encoding}`, and then {_reason(e)}") from e
+
+
+def _reason(error: ValueError) -> str:
+    return str(error).splitlines()[2].strip().removeprefix("Value error, ").partition(" [type=")[0]
+
+
+def _values(masks: list[MaskFacts]) -> set[int]:
+    """All pixel values together; 1-bit masks hold 0 and 1 in every reading and tell nothing."""
+    return {v for m in masks if m.kind != "colors" and m.mode != "1" for v in m.codes}
+
+
+def _by_color(masks: list[MaskFacts], preprocessing: MaskPreprocessing, name: str) -> ClassMap:
+    nothing = ClassMap(names=_names(2), colors=default_colors(2), ignore_color=preprocessing.ignore_color,
+                       encoding="class_id")  # fmt: skip
+    ignored = {pack(c) for c in nothing.ignore_colors}
+    found = sorted({c for m in masks for c in m.colors()} - ignored)
+    most = max(len(found), *(m.distinct for m in masks)) if masks else 0
+    wanted = preprocessing.num_classes
+    limit = wanted if isinstance(wanted, int) else MAX_CLASSES
+    if len(found) > limit or most > MANY:
+        raise DataError(
+            f"{name}: expected the colours of {'at most ' if wanted == 'auto' else ''}{limit} classes, found {most}: "
+            f"{few(map(unpack, found), 6)}; set a larger num_classes, or name `ignore_color`. {_SMOOTHED}"
+        )
+    if wanted == "auto" and len(found) < 2:
+        raise DataError(f"{name}: expected colours of at least 2 classes, found {len(found)}; list the `classes`")
+    count = wanted if isinstance(wanted, int) else len(found)
+    free = (c for c in default_colors(3 * MAX_CLASSES) if pack(c) not in {*found, *ignored})
+    spare = list(itertools.islice(dict.fromkeys(free), count - len(found)))
+    if spare:
+        log.warning(
+            "%s: num_classes is %d, but the masks hold %d colours; class_%d to class_%d never occur",
+            name, count, len(found), len(found), count - 1,
+        )  # fmt: skip
+    return ClassMap(
+        names=_names(count),
+        colors=(*map(unpack, found), *spare),
+        ignore_color=preprocessing.ignore_color,
+        encoding="color",
+    )
+
+
+def _by_value(masks: list[MaskFacts], preprocessing: MaskPreprocessing, encoding: str, name: str) -> ClassMap:
+    found = _values(masks) or ({0, 1} if any(m.mode == "1" for m in masks) else set())
+    auto = preprocessing.ignore_index == "auto"
+    ignored: Any = None if auto else preprocessing.ignore_index
+    kept = found - _set(ignored)
+    if encoding == "binary" or (
+        encoding == "auto" and preprocessing.num_classes in (2, "auto") and 255 in kept and kept <= {0, 255}
+    ):
+        if preprocessing.num_classes not in (2, "auto"):
+            raise DataError(f"{name}: 0/255 masks have 2 classes, but num_classes is {preprocessing.num_classes}")
+        return _remade(ClassMap(names=_names(2), colors=default_colors(2), ignore_index=ignored), "binary", name)
+    readings = [_Reading(kept, ignored)]
+    if auto:
+        readings = [_Reading(kept - {255}, 255)] + [_Reading(kept, None)] * (255 in kept)
+    count = preprocessing.num_classes
+    if not isinstance(count, int):
+        readings = readings[:1] if readings[0].values else readings[1:]
+        count = _countable(readings[0].values, name)
+    fitting = [r for r in readings if r.ids(count) or len(r.values) == count]
+    if not fitting:
+        raise DataError(_misfit(readings[0].values, count, name))
+    if len(fitting) > 1:
+        raise DataError(
+            f"{name}: the masks hold the values {few(sorted(found))}, and with num_classes: {count} the value 255 can "
+            f"be a class or mean 'no label'. Say which: `ignore_index: 255` with num_classes: {len(kept) - 1}, or "
+            f"`ignore_index: null`"
+        )
+    (reading,) = fitting
+    values = tuple(range(count)) if reading.ids(count) else tuple(sorted(reading.values))
+    if not reading.ids(count):
+        log.warning("%s: the values %s are the classes class_0 to class_%d", name, few(values, 24), count - 1)
+    return ClassMap(
+        names=_names(count),
+        colors=_palette(masks, values) or default_colors(count),
+        values=None if reading.ids(count) else tuple((v,) for v in values),
+        ignore_index=reading.ignored,
+        encoding="class_id",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One way to read the masks: the values that are classes, and those that mean 'no label'."""
+
+    values: set[int]
+    ignored: Any
+
+    def ids(self, count: int) -> bool:
+        """Whether the values can be the ids themselves."""
+        return max(self.values, default=0) < count and not any(v < count for v in _set(self.ignored))
+
+
+def _set(ignored: Any) -> set[int]:
+    return set() if ignored is None else {ignored} if isinstance(ignored, int) else set(ignored)
+
+
+def _countable(values: set[int], name: str) -> int:
+    if not 2 <= len(values) <= MAX_CLASSES:
+        hint = _SMOOTHED if len(values) > MAX_CLASSES else "list the `classes`, or set `encoding` and `ignore_index`"
+        raise DataError(f"{name}: expected masks of 2 to {MAX_CLASSES} values, found {_those(values)}; {hint}")
+    return len(values)
+
+
+def _misfit(values: set[int], count: int, name: str) -> str:
+    expected = f"{name}: expected the values 0 to {count - 1}, or {count} values of any kind"
+    if len(values) < count:
+        return f"{expected}, found {_those(values)}; {_ONE_BY_ONE}"
+    return f"{expected}, found {_those(values)}; set a larger num_classes, or {_ONE_BY_ONE}. {_SMOOTHED}"
+
+
+def _those(values: set[int]) -> str:
+    return f"{len(values)}: {few(sorted(values))}" if values else "none"
+
+
+def _palette(masks: list[MaskFacts], values: tuple[int, ...]) -> tuple[Color, ...] | None:
+    """The colours that palette masks show the values in, where all masks agree and no two values share one."""
+    shown: dict[int, set[int]] = {v: set() for v in values}
+    for mask in masks:
+        if mask.mode in ("P", "PA"):
+            for value, color in zip(mask.codes, mask.shown, strict=True):
+                shown.get(value, set()).add(color)
+    colors = {next(iter(c)) for c in shown.values() if len(c) == 1}
+    return tuple(unpack(next(iter(shown[v]))) for v in values) if len(colors) == len(values) else None
+
+
+def _names(count: int) -> tuple[str, ...]:
+    return tuple(f"class_{i}" for i in range(count))
