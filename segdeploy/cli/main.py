@@ -15,6 +15,7 @@ from segdeploy.errors import SegdeployError
 # Name, module and one line, so that --help imports none of them.
 COMMANDS = {
     "demo": "generate a data set, train, export, verify, benchmark: the whole path in minutes on a CPU",
+    "init": "look at a data set and write a configuration that trains on it",
     "train": "train a model from a YAML file and tables of images and masks",
     "evaluate": "score a run or bundle on a table",
     "predict": "write masks for images and folders of images",
@@ -64,12 +65,26 @@ def cli(verbose: int) -> None:
     """From labelled images to a verified segmentation engine.
 
     \b
-    segdeploy train     -c config.yaml --dataset data.csv
+    segdeploy init      data/ -o config.yaml
+    segdeploy train     -c config.yaml
     segdeploy export    results/experiment_run -o bundle --verify val.csv
     segdeploy benchmark bundle --dataset test.csv -o report
     """
-    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    _log_to_stderr(verbose)
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+def _log_to_stderr(verbose: int) -> None:
+    """What segdeploy has to say, and other libraries' warnings; `verbose` adds theirs and all details."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(name)s: %(message)s" if verbose else "%(message)s"))
+    logging.basicConfig(level=[logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)], handlers=[handler])
+    logging.getLogger("segdeploy").setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -65,9 +65,13 @@ def command(
     skip: Skip,
     device: str,
 ) -> None:
-    """Train a model; a table is a CSV with image and mask columns, or a folder with images/ and masks/."""
+    """Train a model; a table is a CSV with image and mask columns, or a folder with images/ and masks/.
+
+    Without --dataset and --training-set the tables are those of the configuration's `data`.
+    """
     from segdeploy.arguments import check_data_format
     from segdeploy.config import choose_config
+    from segdeploy.data.split import configured_tables
     from segdeploy.data.table import Tables
     from segdeploy.errors import ConfigError
     from segdeploy.plugin.extras import require
@@ -85,6 +89,8 @@ def command(
         result = go_on(resume, tables=tables if given else None, device=device, skip=skip, on_epoch=_report)
     else:
         settings = choose_config(config, config_str, start_from, changes, lenient=lenient)
+        if config is not None:
+            tables = configured_tables(settings.data, config.parent, tables)
         from segdeploy.train.loop import train
 
         with ExitStack() as held:

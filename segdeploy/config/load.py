@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from segdeploy.config.explain import drop_unknown, explain, suggest
 from segdeploy.config.ludwig import translate
 from segdeploy.config.override import SHORT, apply_overrides
+from segdeploy.config.refused import REFUSED_ENCODERS
 from segdeploy.config.schema import RunConfig
 from segdeploy.config.yaml12 import MAX_BYTES, KeyPath, Source, dotted, parse
 from segdeploy.errors import ConfigError, MissingPartError
@@ -57,19 +58,14 @@ def config_from_dict(
 ) -> RunConfig:
     """The same from plain dicts, lists, strings, numbers, booleans and None, which are not changed."""
     try:
-        plain = json.loads(json.dumps(value))
-    except (TypeError, ValueError) as e:
-        raise ConfigError(f"{name}: expected plain dicts, lists, strings, numbers, booleans and None: {e}") from e
+        plain = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ConfigError(f"{name}: expected dicts, lists, words, numbers, true, false and null alone: {e}") from e
     return _check(Source(plain, name, {}), overrides, lenient)
 
 
 def choose_config(
-    path: Path | None,
-    text: str | None,
-    model: Path | None,
-    overrides: Sequence[str] = (),
-    *,
-    lenient: bool = False,
+    path: Path | None, text: str | None, model: Path | None, overrides: Sequence[str] = (), *, lenient: bool = False
 ) -> RunConfig:
     """From the one of file and text that is given, or else from a model folder that training is to start from.
 
@@ -87,7 +83,7 @@ def choose_config(
     kept = read_run_config(model)
     if kept is None:
         raise ConfigError(f"{model}: keeps no configuration to train with; give one with -c")
-    return config_from_dict(kept.model_dump(mode="json"), str(model), overrides)
+    return config_from_dict(kept.model_dump(mode="json"), str(model), overrides, lenient=lenient)
 
 
 def read_run_config(run: Path) -> RunConfig | None:
@@ -115,7 +111,7 @@ def _check(source: Source, overrides: Sequence[str], lenient: bool) -> RunConfig
     translated = translate(source)
     mistakes, dropped = list(translated.mistakes), [source.spelled(p) for p in translated.dropped]
     if dropped:
-        log.warning("%s: without effect in segdeploy: %s", source.name, ", ".join(dropped))
+        log.info("%s: without effect in segdeploy: %s", source.name, ", ".join(dropped))
     unknown: list[KeyPath] = []
     config = _validate(RunConfig, source, (), mistakes, unknown if lenient else None)
     parts = {kind: _plugin(kind, source, mistakes, unknown if lenient else None) for kind in ("encoder", "decoder")}
@@ -164,6 +160,10 @@ def _plugin(kind: str, source: Source, mistakes: list[str], unknown: list[KeyPat
     if not isinstance(raw, dict) or not isinstance(raw.get("type"), str):
         return None
     name = raw["type"]
+    if kind == "encoder" and name in REFUSED_ENCODERS and name not in registry.catalogue("encoder").plugins:
+        head = f"{source.where((*path, 'type'))}: {source.spelled((*path, 'type'))}"
+        mistakes.append(f"{head}: {name} cannot segment: {REFUSED_ENCODERS[name]}")
+        return None
     try:
         section = registry.encoder(name).config if kind == "encoder" else registry.decoder(name).config
     except MissingPartError as e:

@@ -249,13 +249,35 @@ class Trainer(Frozen):
     gradient_clipping: GradientClipping = GradientClipping()
     """Limits on the gradient."""
     early_stop: Annotated[int, Field(ge=-1)] = -1
-    """Stop after this many epochs without a better validation score; -1: never."""
+    """Stop after this many epochs without a better validation score; -1 or 0: never."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and keep a moving average of the weights; each step it keeps this share of itself. null: none."""
     use_mixed_precision: bool = False
     """FP16 autocast with loss scaling on CUDA; on a CPU training stays in FP32."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seed of weights, order and augmentation."""
+
+
+class Data(Frozen):
+    """The tables to train on; paths are relative to the configuration's file, and the command line wins."""
+
+    dataset: str | None = None
+    """One table, cut into parts as `preprocessing.split` says."""
+    training_set: str | None = None
+    """Table to train on."""
+    validation_set: str | None = None
+    """Table that picks the best epoch."""
+    test_set: str | None = None
+    """Table that is checked now and scored later."""
+
+    @model_validator(mode="after")
+    def _either(self) -> Data:
+        parts = (self.training_set, self.validation_set, self.test_set)
+        if self.dataset is not None and any(parts):
+            raise ValueError("expected either `dataset` or `training_set` and `validation_set`, got both")
+        if self.dataset is None and not (self.training_set and self.validation_set):
+            raise ValueError("needs `dataset`, or both `training_set` and `validation_set`")
+        return self
 
 
 class Export(Frozen):
@@ -289,6 +311,8 @@ class RunConfig(Frozen):
     """Exactly one image."""
     output_features: Annotated[tuple[MaskFeature, ...], Field(min_length=1, max_length=1)]
     """Exactly one mask."""
+    data: Data | None = None
+    """The tables to train on; null: the command line names them."""
     preprocessing: Preprocessing = Preprocessing()
     """The table as a whole."""
     trainer: Trainer = Trainer()

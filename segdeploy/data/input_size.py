@@ -33,7 +33,7 @@ def settle_input_size(config: RunConfig, sizes: Counter[tuple[int, int]]) -> Run
     means = [sum(size[side] * n for size, n in sizes.items()) / count for side in (0, 1)]
     limits = (wanted.infer_image_max_height, wanted.infer_image_max_width)
     height, width = (_fit(mean, limit) for mean, limit in zip(means, limits, strict=True))
-    log.warning(
+    log.info(
         "the images are resized to %dx%d (their mean is %.0fx%.0f, the limits are infer_image_max_width %d and "
         "infer_image_max_height %d); set preprocessing.height and width to choose",
         width, height, means[1], means[0], limits[1], limits[0],

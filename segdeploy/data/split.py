@@ -21,10 +21,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from segdeploy.config.schema import RunConfig
+    from segdeploy.config.schema import Data, RunConfig
     from segdeploy.data.table import Part, Sample
 
     Parts = dict[Part, list[Sample]]
+
+
+def configured_tables(data: Data | None, folder: Path, given: Tables) -> Tables:
+    """The tables that were `given`, and where they leave a part open, those of a configuration in `folder`.
+
+    A given `dataset` stands alone; a given part replaces the configuration's `dataset`.
+    """
+    if data is None or given.dataset is not None:
+        return given
+    own = {
+        "dataset": None if given.training or given.validation else data.dataset,
+        "training": data.training_set,
+        "validation": data.validation_set,
+        "test": data.test_set,
+    }
+    paths = {part: None if path is None else folder / path for part, path in own.items()}
+    return Tables(**{part: getattr(given, part) or path for part, path in paths.items()})
 
 
 def read_parts(tables: Tables, config: RunConfig) -> Parts:

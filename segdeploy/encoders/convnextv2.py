@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from segdeploy.encoders.timm import PretrainedSection, TimmEncoder, load_pretrained
+from segdeploy.encoders.pretrained import PretrainedSection, load_pretrained
+from segdeploy.encoders.timm import TimmEncoder
 from segdeploy.plugin import EncoderPlugin, hookimpl
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def describe_section(section: type[Section]) -> str:
         default = "required" if name in schema.get("required", ()) else f"default {field.get('default')!r}"
         lines.append(f"  {name}: {_type(field)}, {default}")
         if field.get("description"):
-            lines.append(f"      {field['description']}")
+            lines.append(indent(field["description"], " " * 6))
     return "\n".join(lines)
 
 

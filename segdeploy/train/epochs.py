@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from segdeploy.model.spec import ModelSpec
     from segdeploy.run_folder import Skip
 
-
 log = logging.getLogger(__name__)
 
 
@@ -90,7 +89,7 @@ class Training:
         self.parts, self.report, self.skip = parts, report, skip
         self.device = torch.device(device)
         self.data = Dataset(parts["training"], spec, config.preprocessing.cache)
-        log.info(self.data.describe_cache())
+        log.info("%s", self.data.describe_cache())
         self.model = segmenter.to(self.device).to(memory_format=torch.channels_last)
         self.frozen = not config.image.encoder.get("trainable", True)
         if self.frozen:
@@ -127,7 +126,7 @@ class Training:
     def go(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         """Train to the last epoch, score the best weights on the test part, write the model card."""
         with Record(self.run, self.spec.mask_name, self.state.epoch, self.skip) as record:
-            while self.state.epoch < self.config.trainer.epochs:
+            while self.state.epoch < self.config.trainer.epochs and not self.stalled:
                 row = self.epoch()
                 record.add(row)
                 self.save()
@@ -148,6 +147,12 @@ class Training:
             parts=self.parts,
             metadata=training_set_metadata(self.config, self.report),
         )
+
+    @property
+    def stalled(self) -> bool:
+        """Whether `early_stop` epochs have passed without a better score."""
+        patience = self.config.trainer.early_stop
+        return 0 < patience <= self.state.epoch - self.state.best_epoch
 
     def epoch(self) -> dict[str, Any]:
         """Train once through the data, validate, keep the best weights."""

@@ -192,7 +192,8 @@ def test_defaults_of_plugins_are_filled_in():
     config = parse_config(BASE)
     expected = {"type": "timm", "use_pretrained": True, "weights": None, "trainable": True, "model_name": "resnet18"}
     assert config.image.encoder == expected
-    assert config.mask.decoder == {"type": "unet", "channels": [256, 128, 64, 32, 16]}
+    channels = [256, 128, 64, 32, 16]
+    assert config.mask.decoder == {"type": "unet", "channels": channels, "num_stages": None, "conv_norm": "batch"}
     assert parse_config(config.model_dump_json()) == config  # a run's config.json is a configuration
 
 
@@ -225,7 +226,7 @@ def test_set_into_the_short_form():
     text = changed(("{type: timm, model_name: resnet18}", "convnextv2"), ("{type: unet}", "unet"))
     config = parse_config(text, overrides=["encoder.model_name=convnextv2_atto", "decoder.channels=[64]"])
     assert config.image.encoder["model_name"] == "convnextv2_atto"
-    assert config.mask.decoder == {"type": "unet", "channels": [64]}
+    assert (config.mask.decoder["type"], config.mask.decoder["channels"]) == ("unet", [64])
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,14 @@ def test_encoders_of_the_page(name):
     assert parse_config(text).image.encoder["type"] == name
 
 
+def test_encoders_that_cannot_segment():
+    (line,) = mistakes(BASE.replace("{type: timm, model_name: resnet18}", "{type: alexnet}"))
+    assert line == (
+        f"c.yaml:4: {IMAGE}.encoder.type: alexnet cannot segment: "
+        "it has one coarse map and timm does not have it; nearest: vgg"
+    )
+
+
 def test_hidden_dim():
     config = parse_config(BASE.replace("{type: segformer}", "{type: segformer, hidden_dim: 64}"))
     assert config.mask.decoder["hidden_size"] == 64
@@ -241,17 +249,19 @@ def test_choices_left_to_the_program():
 
 
 def test_one_note_names_the_keys_without_effect(caplog):
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, logger="segdeploy"):
         config = load_config(GOLDEN / "config_unet_depth.yaml")
     (record,) = caplog.records
     assert record.message == (
-        f"{GOLDEN / 'config_unet_depth.yaml'}: without effect in segdeploy: combiner, {IMAGE}.preprocessing.num_processes,"
-        f" {MASK}.preprocessing.num_processes, {MASK}.decoder.num_fc_layers, trainer.max_batch_size"
+        f"{GOLDEN / 'config_unet_depth.yaml'}: without effect in segdeploy: combiner, "
+        f"{IMAGE}.preprocessing.num_processes, {MASK}.preprocessing.num_processes, "
+        f"{MASK}.decoder.num_fc_layers, trainer.max_batch_size"
     )
     assert config.mask.decoder["num_stages"] == 4
 
 
 def test_no_note_without_such_keys(caplog):
+    caplog.set_level(logging.INFO, logger="segdeploy")
     parse_config(BASE + "preprocessing: {image: {height: 32, width: 32, num_channels: 3}}\nmodel_type: ecd\n")
     assert caplog.records == []
 
@@ -290,11 +300,13 @@ def test_refused_where_ignoring_would_change_the_result(line, said):
     ],
 )
 def test_taken_with_a_note(line, caplog):
+    caplog.set_level(logging.INFO, logger="segdeploy")
     assert parse_config(BASE + line) == parse_config(BASE)
     assert [r.message.startswith("config: without effect in segdeploy: ") for r in caplog.records] == [True]
 
 
 def test_neutral_values_are_taken_without_a_word(caplog):
+    caplog.set_level(logging.INFO, logger="segdeploy")
     neutral = """\
     dependencies: []
     loss: {weight: 1.0, robust_lambda: 0, confidence_penalty: 0, class_similarities: null}
@@ -360,7 +372,7 @@ def test_a_dict_is_read_and_left_as_it_is():
     config = config_from_dict(given)
     assert config.mask.preprocessing.num_classes == 3
     assert given["input_features"][0]["encoder"] == "unet"
-    with pytest.raises(ConfigError, match="expected plain dicts"):
+    with pytest.raises(ConfigError, match="expected dicts, lists, words"):
         config_from_dict({**given, "trainer": object()})
     with pytest.raises(ConfigError, match=r"^config: trainer.epochs: expected greater than 0, got 0$"):
         config_from_dict({**given, "trainer": {"epochs": 0}})

@@ -78,6 +78,15 @@ def test_run_folder_holds_what_it_says(finished):
     assert any((run / "model" / "logs").iterdir())
 
 
+def test_training_stops_early(table, tmp_path):
+    # A rate of practically nothing: the first epoch stays the best.
+    words = ["trainer.epochs=6", "trainer.early_stop=2", "trainer.learning_rate=1e-12", "trainer.ema_decay=null"]
+    words += ["encoder.trainable=false", "augmentation=[]"]
+    text = CONFIG.replace("model_name: mobilenetv3_small_050", "model_name: resnet10t")
+    done = train(parse_config(text, overrides=words), Tables(dataset=table), tmp_path, device="cpu")
+    assert len(done.history) == done.best_epoch + 2 < 6
+
+
 def test_best_weights_score_what_training_said(finished, table):
     bundle = open_model(finished.run)
     samples = [s for s in read_table(table) if s.part == "validation"]
@@ -95,7 +104,7 @@ def test_validation_loss_of_the_best_epoch_is_that_of_its_weights(finished, tabl
         found = evaluate_with_loss(runner, torch.nn.CrossEntropyLoss(ignore_index=255), samples, bundle.spec)
     said = finished.history[finished.best_epoch - 1]["validation_loss"]
     assert said == pytest.approx(found.loss, rel=1e-4)
-    events = EventAccumulator(str(finished.run / "model" / "logs")).Reload()
+    events = EventAccumulator(str(finished.model / "logs")).Reload()
     assert events.Scalars("validation_loss")[finished.best_epoch - 1].value == pytest.approx(said)
 
 
@@ -147,14 +156,14 @@ def test_killed_run_goes_on(table, tmp_path):
 
 
 def test_in_memory_table_trains_and_resumes_from_the_runs_own_split(table, tmp_path, caplog):
+    caplog.set_level("INFO", logger="segdeploy")
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame([vars_of(s) for s in read_table(table)])
     config = parse_config(
         CONFIG + "preprocessing: {split: {type: stratify, column: scene, probabilities: [0.5, 0.25, 0.25]}}\n",
         overrides=["trainer.epochs=1", "preprocessing.cache.mode=disk", f"preprocessing.cache.directory={tmp_path}"],
     )
-    with caplog.at_level("INFO", logger="segdeploy"):
-        run = train(config, Tables(dataset=frame), tmp_path, device="cpu").run
+    run = train(config, Tables(dataset=frame), tmp_path, device="cpu").run
     assert f"cache: 10 samples, 0.2 MB, memory-mapped in {tmp_path}" in caplog.messages
     about = json.loads((run / "description.json").read_text())
     assert about["tables"]["dataset"] == "table in memory (DataFrame)"
