@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import timm
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -41,14 +41,6 @@ class VitSection(PlainSection):
 
     model_name: str | None = None
     """Any plain vision transformer of timm's instead of a variant, such as vit_tiny_patch16_224."""
-
-    @model_validator(mode="after")
-    def _one_name(self) -> VitSection:
-        # A run's configuration spells out the defaults, and must be read again.
-        default = type(self).model_fields["model_variant"].default
-        if self.model_name is not None and vars(self)["model_variant"] != default:
-            raise ValueError("give model_variant or model_name, not both")
-        return self
 
 
 class PlainEncoder(TimmModel):
@@ -111,9 +103,15 @@ class PlainEncoder(TimmModel):
 
 
 def build(family: Family, config: Any) -> PlainEncoder:
-    """The encoder with random weights."""
-    named = getattr(config, "model_name", None)
-    return PlainEncoder(named or family.models[getattr(config, family.key)], config.pyramid_channels)
+    """The encoder with random weights.
+
+    Raises:
+        ConfigError: both a variant and a name of timm's.
+    """
+    variant, named = getattr(config, family.key), getattr(config, "model_name", None)
+    if named is not None and variant != family.default:
+        raise ConfigError(f"encoder: give {family.key} or model_name, not both: found {variant} and {named}")
+    return PlainEncoder(named or family.models[variant], config.pyramid_channels)
 
 
 @hookimpl

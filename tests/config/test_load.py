@@ -52,7 +52,6 @@ def test_all_mistakes_at_once_each_with_its_place():
         f"c.yaml:3: {IMAGE}.type: expected 'image', got 'imag'",
         f"c.yaml:5: {IMAGE}.augmentations: unknown key; did you mean 'augmentation'?",
         f"c.yaml:8: {IMAGE}.encoder.model_nam: unknown key; did you mean 'model_name'?",
-        f"c.yaml:8: {IMAGE}.encoder.model_name: is required",
         f"c.yaml:13: {MASK}.decoder.channels[0]: expected greater than or equal to 8, got 4",
         f"c.yaml:13: {MASK}.decoder.chanels: unknown key; did you mean 'channels'?",
         "c.yaml:14: trainer.epochs: expected greater than 0, got 0",

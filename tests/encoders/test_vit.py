@@ -168,9 +168,10 @@ def test_models_that_cannot_serve(name, said):
 
 
 def test_variant_or_name_but_not_both():
-    section = registry.encoder("vit").config
-    assert registry.encoder("vit").build(section(model_name=NAME, pyramid_channels=16)).model_name == NAME
-    named = section(model_name=NAME)
-    assert section.model_validate_json(named.model_dump_json()) == named  # with every default spelt out
-    with pytest.raises(ValueError, match="give model_variant or model_name, not both"):
-        section(model_variant="b_32", model_name=NAME)
+    vit = registry.encoder("vit")
+    named = vit.config(model_name=NAME, pyramid_channels=16)
+    assert vit.build(named).model_name == NAME
+    # A run's configuration spells out every default.
+    assert vit.build(vit.config.model_validate_json(named.model_dump_json())).model_name == NAME
+    with pytest.raises(ConfigError, match="give model_variant or model_name, not both: found b_32 and test_vit"):
+        vit.build(vit.config(model_variant="b_32", model_name=NAME))
