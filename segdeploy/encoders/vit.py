@@ -40,7 +40,7 @@ class VitSection(PlainSection):
     """Keys of `vit` beside its variant."""
 
     model_name: str | None = None
-    """Any plain vision transformer of timm's, such as vit_tiny_patch16_224; comes before model_variant."""
+    """Any plain vision transformer of timm's instead of a variant, such as vit_tiny_patch16_224."""
 
 
 class PlainEncoder(TimmModel):
@@ -103,9 +103,15 @@ class PlainEncoder(TimmModel):
 
 
 def build(family: Family, config: Any) -> PlainEncoder:
-    """The encoder with random weights."""
-    named = getattr(config, "model_name", None)
-    return PlainEncoder(named or family.models[getattr(config, family.key)], config.pyramid_channels)
+    """The encoder with random weights.
+
+    Raises:
+        ConfigError: both a variant and a name of timm's.
+    """
+    variant, named = getattr(config, family.key), getattr(config, "model_name", None)
+    if named is not None and variant != family.default:
+        raise ConfigError(f"encoder: give {family.key} or model_name, not both: found {variant} and {named}")
+    return PlainEncoder(named or family.models[variant], config.pyramid_channels)
 
 
 @hookimpl

@@ -167,10 +167,11 @@ def test_models_that_cannot_serve(name, said):
         plugin.PlainEncoder(name, 16)
 
 
-def test_name_comes_before_variant():
-    """A model's description holds both keys, since every default is filled in."""
-    encoder = registry.encoder("vit")
-    section = encoder.config(model_name=NAME, pyramid_channels=16)
-    written = encoder.config.model_validate_json(section.model_dump_json())
-    assert written == section
-    assert encoder.build(written).model_name == NAME
+def test_variant_or_name_but_not_both():
+    vit = registry.encoder("vit")
+    named = vit.config(model_name=NAME, pyramid_channels=16)
+    assert vit.build(named).model_name == NAME
+    # A run's configuration spells out every default.
+    assert vit.build(vit.config.model_validate_json(named.model_dump_json())).model_name == NAME
+    with pytest.raises(ConfigError, match="give model_variant or model_name, not both: found b_32 and test_vit"):
+        vit.build(vit.config(model_variant="b_32", model_name=NAME))

@@ -251,9 +251,16 @@ def test_parts_can_be_scored_by_themselves(finished, table):
         assert all(s.image.is_file() for s in samples)
 
 
-def test_size_that_the_network_cannot_take_is_refused_before_anything_is_written(table, tmp_path):
-    config = parse_config(CONFIG, overrides=["encoder.model_name=swin_tiny_patch4_window7_224"])
-    with pytest.raises(ConfigError, match="cannot take 96x64 images"):
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("swinv2_cr_tiny_ns_224", "the model cannot take 96x64 images; choose another size"),
+        ("maxvit_nano_rw_256", r"cannot take 96x64 images: .* multiples of 256; the next sizes that work: 256x256$"),
+    ],
+)
+def test_size_that_the_network_cannot_take_is_refused_before_anything_is_written(model, said, table, tmp_path):
+    config = parse_config(CONFIG, overrides=[f"encoder.model_name={model}"])
+    with pytest.raises(ConfigError, match=said):
         train(config, Tables(dataset=table), tmp_path / "runs", device="cpu")
     assert not (tmp_path / "runs").exists()
 
