@@ -7,6 +7,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from segdeploy.classes import MAX_CLASSES, ClassMap, default_colors
 from segdeploy.data.facts import MANY, masks_of
 from segdeploy.data.masks import few, pack, unpack
@@ -63,20 +65,15 @@ def _named(masks: list[MaskFacts], preprocessing: MaskPreprocessing, encoding: s
         raise DataError(f"{name}: the masks are RGB pictures, so every class needs a `color` of its own")
     if encoding == "binary" and preprocessing.ignore_index == "auto":
         classes = classes.model_copy(update={"ignore_index": None})  # 255 is the second class
-    return _remade(classes, encoding, name)
+    return classes if classes.encoding == encoding else _made(classes.model_dump(), encoding, name)
 
 
-def _remade(classes: ClassMap, encoding: str, name: str) -> ClassMap:
-    if classes.encoding == encoding:
-        return classes
+def _made(fields: dict[str, Any], encoding: str, name: str) -> ClassMap:
     try:
-        return ClassMap.model_validate({**classes.model_dump(), "encoding": encoding})
-    except ValueError as e:
-        raise DataError(f"{name}: the masks are read as `encoding: {encoding}`, and then {_reason(e)}") from e
-
-
-def _reason(error: ValueError) -> str:
-    return str(error).splitlines()[2].strip().removeprefix("Value error, ").partition(" [type=")[0]
+        return ClassMap.model_validate({**fields, "encoding": encoding})
+    except ValidationError as e:
+        said = e.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise DataError(f"{name}: the masks are read as `encoding: {encoding}`, and then {said}") from e
 
 
 def _values(masks: list[MaskFacts]) -> set[int]:
@@ -125,7 +122,8 @@ def _by_value(masks: list[MaskFacts], preprocessing: MaskPreprocessing, encoding
     ):
         if preprocessing.num_classes not in (2, "auto"):
             raise DataError(f"{name}: 0/255 masks have 2 classes, but num_classes is {preprocessing.num_classes}")
-        return _remade(ClassMap(names=_names(2), colors=default_colors(2), ignore_index=ignored), "binary", name)
+        fields = {"names": _names(2), "colors": default_colors(2), "ignore_index": ignored}
+        return _made(fields, "binary", name)
     readings = [_Reading(kept, ignored)]
     if auto:
         readings = [_Reading(kept - {255}, 255)] + [_Reading(kept, None)] * (255 in kept)

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from segdeploy.classes import ClassMap, default_colors
-from segdeploy.data.scan import auto_class_weights, resolve_encoding, scan
+from segdeploy.data.masks import read_mask
+from segdeploy.data.scan import auto_class_weights, scan
 from segdeploy.data.table import Sample
 from segdeploy.errors import DataError
 
@@ -42,10 +43,29 @@ def test_counts(save):
     assert report.present.tolist() == [2, 2, 0]
     assert report.ignored == 4
     assert report.sizes == Counter({(2, 3): 2, (1, 2): 1})
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert steps == [(i, 6) for i in range(1, 7)]  # three images, three masks
 
 
-def test_all_faults_at_once_in_order(save, tmp_path):
+def test_counts_are_those_of_the_decoded_masks(save):
+    """Every encoding, against `read_mask` and a plain count."""
+    rng = np.random.default_rng(0)
+    ids = rng.choice([0, 1, 2, 255], (3, 9, 7)).astype(np.uint8)
+    spelled = {
+        "class_id": ids,
+        "color": np.array([RED, GREEN, BLUE, (9, 9, 9)], np.uint8)[np.minimum(ids, 3)],
+        "binary": np.where(ids == 0, np.uint8(0), np.uint8(255)),
+    }
+    for encoding, masks in spelled.items():
+        classes = class_map(2 if encoding == "binary" else 3, encoding=encoding, ignore_color=(9, 9, 9))
+        samples = save(*masks)
+        decoded = [read_mask(s.mask, classes) for s in samples]
+        report = scan(samples, classes)
+        assert report.pixels.tolist() == [sum(int((m == c).sum()) for m in decoded) for c in range(len(classes))]
+        assert report.present.tolist() == [sum(int((m == c).any()) for m in decoded) for c in range(len(classes))]
+        assert report.ignored == sum(int((m == 255).sum()) for m in decoded)
+
+
+def test_all_faults_at_once(save, tmp_path):
     samples = save([[0, 1]], [[0, 1]], [[0, 7]], [[0, 1]], [[0, 1]], [[0, 1]])
     samples[0].image.write_bytes(samples[0].image.read_bytes()[:200])
     samples[0].mask.write_bytes(b"no mask")
@@ -54,30 +74,20 @@ def test_all_faults_at_once_in_order(save, tmp_path):
     samples[4] = Sample(samples[4].image, tmp_path / "none.png")
     with pytest.raises(DataError) as caught:
         scan(samples, class_map())
-    head, *lines = str(caught.value).splitlines()
-    assert head == "5 of 6 samples cannot be used:"
-    assert [line.partition(": ")[0] for line in lines] == [
-        str(p)
-        for p in (
-            samples[0].image,
-            samples[0].mask,
-            samples[1].mask,
-            samples[2].mask,
-            samples[3].image,
-            samples[4].mask,
-        )
-    ]
-    assert lines[2].endswith("expected the size of 1.jpg, 5x4, found 2x1")
-    assert lines[3].endswith("found 7")
-    assert lines[4].endswith("no such file")
-
-
-def test_every_fault_is_listed_however_many(save):
-    with pytest.raises(DataError) as caught:
-        scan(save(*[[[9]]] * 53), class_map())
     lines = str(caught.value).splitlines()
-    assert lines[0] == "53 of 53 samples cannot be used:"
-    assert len(lines) == 54
+    files = (samples[0].image, samples[0].mask, samples[3].image, samples[4].mask)
+    assert [line.partition(": ")[0] for line in lines] == [
+        "the data have 6 error(s):", "unreadable (4)", *(f"  {f}" for f in files),
+        "size", f"  {samples[1].mask}", "stray", f"  {samples[2].mask}",
+    ]  # fmt: skip
+    assert "expected the size of 1.jpg, 5x4, found 2x1" in lines[7]
+    assert "found 7 (7 in 1 pixels, first at row 0, column 1)" in lines[9]
+    assert lines[5].endswith("no such file")
+
+
+def test_a_table_to_score_may_hold_what_training_may_not(save):
+    samples = save([[0, 0]], [[0, 0]])
+    assert scan(samples * 2, class_map()).pixels.tolist() == [8, 0, 0]
 
 
 def test_masks_without_a_label(save):
@@ -88,50 +98,6 @@ def test_masks_without_a_label(save):
 def test_image_without_a_mask(save):
     samples = [*save([[0, 1]]), *(Sample(s.image) for s in save([[0, 1]]))]
     assert scan(samples, class_map()).sizes == {(1, 2): 2}
-
-
-@pytest.mark.parametrize(
-    ("count", "masks", "expected"),
-    [
-        (2, [[[0, 0]], [[0, 255]]], "binary"),
-        (2, [[[0, 1]], [[0, 255]]], "class_id"),
-        (2, [[[0, 1]]], "class_id"),
-        (2, [[[0, 0]]], "class_id"),
-        (3, [[[0, 255]]], "class_id"),
-        (2, [[[0, 255]], [[False, True]]], "binary"),
-        (2, [[[0, 1]], [[False, True]]], "class_id"),
-        (3, [[[0, 1]], [[RED, GREEN]]], "color"),
-        (2, [[[(0, 0, 0), (255, 255, 255)]]], "binary"),
-        (2, [[[0, 0]]] * 400 + [[[0, 255]]] + [[[0, 0]]] * 3, "binary"),  # foreground is rare
-    ],
-)
-def test_auto_encoding(save, count, masks, expected):
-    samples = save(*masks)
-    resolved = resolve_encoding(samples, class_map(count, encoding="auto"))
-    assert resolved.encoding == expected
-    assert resolved == class_map(count, encoding=expected)
-
-
-def test_all_masks_of_1_bit(save):
-    samples = save([[False, True], [True, True]])
-    assert scan(samples, resolve_encoding(samples, class_map(2, encoding="auto"))).pixels.tolist() == [1, 3]
-
-
-@pytest.mark.parametrize("encoding", ["class_id", "binary", "color"])
-def test_chosen_encoding_stays(save, encoding):
-    classes = class_map(2, encoding=encoding)
-    assert resolve_encoding(save([[RED, RED]]), classes) is classes
-
-
-def test_auto_encoding_leaves_broken_masks_to_the_scan(save):
-    samples = save([[0, 1]], [[0, 255]])
-    samples[0].mask.write_bytes(b"no mask")
-    assert resolve_encoding(samples, class_map(2, encoding="auto")).encoding == "binary"
-
-
-def test_colour_masks_need_colours_that_differ(save):
-    with pytest.raises(DataError, match="every class needs a `color` of its own"):
-        resolve_encoding(save([[RED, GREEN]]), class_map(encoding="auto", colors=(RED, RED, GREEN)))
 
 
 def test_weights_are_those_of_eigen_and_fergus(save):
