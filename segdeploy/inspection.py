@@ -14,7 +14,7 @@ from segdeploy.data.facts import PictureFacts, masks_of, read_part_facts
 from segdeploy.data.findings import Finding, findings_text
 from segdeploy.data.masks import unpack
 from segdeploy.data.scan import check
-from segdeploy.data.split import read_parts
+from segdeploy.data.split import configured_tables, read_parts
 from segdeploy.data.table import PARTS, Tables, read_table
 from segdeploy.errors import ConfigError, DataError
 from segdeploy.run_folder import DESCRIPTION_FILE, find_run
@@ -55,11 +55,14 @@ def read_classes(path: Path) -> MaskPreprocessing:
 def read_tables(paths: Sequence[Path], config: RunConfig | None) -> Mapping[str, Sequence[Sample]]:
     """The samples by part: of one table as it is split, of several tables each as a part of its file's name.
 
+    Without `paths` the tables are those that the configuration names.
+
     Raises:
         DataError: see `read_table` and `read_parts`.
     """
-    if config is not None and len(paths) == 1:
-        return dict(read_parts(Tables(dataset=paths[0]), config).items())
+    if config is not None and len(paths) < 2:
+        tables = configured_tables(config.data, Tables(dataset=paths[0] if paths else None))
+        return dict(read_parts(tables, config).items())
     columns = ("image", "mask")
     if config is not None:
         columns = (config.image.column or config.image.name, config.mask.column or config.mask.name)

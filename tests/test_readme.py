@@ -24,57 +24,96 @@ def blocks(kind):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the tables and pictures that the README speaks of."""
+    """A folder with the data, tables and pictures that the README speaks of."""
     from segdeploy.data.demo import generate
 
     folder = tmp_path_factory.mktemp("readme")
-    table = generate(folder, count=24, size=(96, 128))
+    table = generate(folder / "data", count=24, size=(96, 128))
     with table.open(newline="") as handle:
         rows = list(csv.DictReader(handle))
     for name, part in (("train", "train"), ("val", "validation"), ("test", "test")):
-        chosen = [f"{r['image']},{r['mask']}" for r in rows if r["split"] == part]
+        chosen = [f"data/{r['image']},data/{r['mask']}" for r in rows if r["split"] == part]
         (folder / f"{name}.csv").write_text("\n".join(["image,mask", *chosen]) + "\n")
+    table.unlink()  # what is left are images/ and masks/
     from PIL import Image
 
-    Image.open(folder / rows[0]["image"]).save(folder / "some.jpg")
+    Image.open(folder / "data" / rows[0]["image"]).save(folder / "some.jpg")
     (folder / "folder").mkdir()
-    shutil.copy(folder / rows[1]["image"], folder / "folder" / "other.png")
-    (yaml,) = blocks("yaml")
-    # Shorter and smaller, otherwise as printed.
-    small = yaml.replace("epochs: 40", "epochs: 1").replace("height: 160, width: 224", "height: 96, width: 128")
-    small = small.replace("height: 128, width: 192", "height: 64, width: 96")
-    assert small != yaml
-    (folder / "config.yaml").write_text(small)
+    shutil.copy(folder / "data" / rows[1]["image"], folder / "folder" / "other.png")
     return folder
 
 
-def test_configuration_is_valid_as_printed():
-    from segdeploy.config import parse_config
+def segdeploy(line, folder):
+    """Run a command line of the README in `folder`."""
+    env = {**os.environ, "CXX": "no-compiler"}  # compiling takes a minute and is not what these tests are about
+    words = [sys.executable, "-m", "segdeploy", *shlex.split(line)[1:]]
+    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
-    assert parse_config(blocks("yaml")[0]).trainer.epochs == 40
+
+def test_configuration_trains_as_printed(place):
+    (yaml,) = blocks("yaml")
+    (place / "printed.yaml").write_text(yaml)
+    done = segdeploy("segdeploy train -c printed.yaml -o printed --set trainer.epochs=1", place)
+    assert done.returncode == 0, done.stderr
+    assert "epoch   1" in done.stdout
 
 
 @pytest.fixture(scope="module")
 def done(place):
     """The README's commands, run in their order; (line, finished process) of each up to the first that fails."""
-    env = {**os.environ, "CXX": "no-compiler"}  # compiling takes a minute and is not what these tests are about
     finished = []
     for line in [line for block in blocks("") for line in block.splitlines() if line.startswith("segdeploy ")]:
-        words = [sys.executable, "-m", "segdeploy", *shlex.split(line)[1:]]
-        finished.append((line, subprocess.run(words, cwd=place, env=env, capture_output=True, text=True, check=False)))
+        finished.append((line, segdeploy(line, place)))
         if finished[-1][1].returncode:
             break
+        config = place / "config.yaml"
+        if line.startswith("segdeploy init"):  # shorter, otherwise as it was written
+            text = config.read_text()
+            assert re.search(r"epochs: \d+", text)
+            config.write_text(re.sub(r"epochs: \d+", "epochs: 1", text))
     return finished
 
 
-def test_six_commands_in_their_order(place, done):
+def test_commands_in_their_order(place, done):
     for line, process in done:
         assert process.returncode == 0, f"{line}\n{process.stderr}"
     names = [shlex.split(line)[1] for line, _ in done]
-    assert names == ["train", "evaluate", "predict", "export", "predict", "benchmark"]
+    assert names == ["init", "inspect", "train", "evaluate", "predict", "export", "predict", "benchmark"]
+    assert "nothing looks wrong" in done[1][1].stdout
     assert (place / "masks" / "some.png").read_bytes() == (place / "masks2" / "some.png").read_bytes()
     assert (place / "masks" / "other.overlay.jpg").exists()
     assert (place / "report" / "report.html").exists()
+
+
+def test_ludwigs_python_runs_with_the_import_line_changed(tmp_path):
+    """The page's configuration and Python; the encoder is small and starts from nothing, one epoch at 64x64."""
+    from segdeploy.data.demo import generate
+
+    with generate(tmp_path, count=20, size=(64, 64)).open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    for row in rows:
+        from PIL import Image
+
+        mask = Image.open(tmp_path / row["mask"])
+        mask.point(lambda v: 1 + min(v, 2), "L").save(tmp_path / row["mask"])  # trimaps hold 1, 2 and 3
+    for name, chosen in (("pets_segmentation", rows), ("pets_test", rows[:4])):
+        lines = ["image,mask", *(f"{r['image']},{r['mask']}" for r in chosen)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    config = (Path(__file__).parent / "config" / "golden" / "page_unet.yaml").read_text()
+    for old, new in (
+        ("use_pretrained: true", "use_pretrained: false"),
+        ("convnextv2_tiny", "convnextv2_atto"),
+        ("epochs: 30", "epochs: 1"),
+        ("256", "64"),
+    ):
+        assert old in config
+        config = config.replace(old, new)
+    (tmp_path / "segmentation_config.yaml").write_text(config)
+    done = subprocess.run(
+        [sys.executable, "-c", blocks("python")[1]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert 0 <= float(done.stdout) <= 1
 
 
 def test_python_block_gives_the_commands_mask(place, done):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="inspect")
-@click.argument("paths", nargs=-1, required=True, type=options.PATH, metavar="PATH...")
+@click.argument("paths", nargs=-1, type=options.PATH, metavar="[PATH]...")
 @click.option("-c", "--config", type=options.PATH, help="A YAML file: classes, columns, split, findings to allow.")
 @click.option("--classes", type=options.PATH, help="A YAML file with the keys of a mask's preprocessing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
@@ -23,7 +23,7 @@ def command(paths: tuple[Path, ...], config: Path | None, classes: Path | None, 
     """Say what a data set holds and what is wrong with it, or what a run, a bundle or an .onnx file is.
 
     PATH is a table, a folder with images/ and masks/, or a model; several tables are the parts that their names say.
-    Exit code 2 where the data have errors.
+    Without PATH the tables are those of the configuration. Exit code 2 where the data have errors.
     """
     from segdeploy.bundle import BUNDLE_FILE, open_model
     from segdeploy.config import load_config
@@ -31,8 +31,10 @@ def command(paths: tuple[Path, ...], config: Path | None, classes: Path | None, 
     from segdeploy.inspection import data_text, inspect_data, inspect_model, model_text, read_classes, read_tables
     from segdeploy.run_folder import find_model
 
-    path = paths[0]
-    if len(paths) == 1 and (path.suffix == ".onnx" or (path / BUNDLE_FILE).is_file() or find_model(path)):
+    if not paths and config is None:
+        raise ConfigError("expected a table, a folder, a model, or -c CONFIG whose `data` names the tables")
+    path = paths[0] if len(paths) == 1 else None
+    if path is not None and (path.suffix == ".onnx" or (path / BUNDLE_FILE).is_file() or find_model(path)):
         about = inspect_model(open_model(path))
         say(json.dumps(about, indent=2) if as_json else model_text(about))
         return 0

@@ -84,6 +84,23 @@ def test_configuration_gives_classes_split_and_what_is_allowed(inspect, data):
     assert found["findings"] == []
 
 
+def test_configuration_names_the_tables(inspect, data, tmp_path):
+    config = tmp_path / "with_data.yaml"
+    config.write_text("""
+data: {training_set: train.csv, validation_set: val.csv}
+input_features: [{name: image, type: image, encoder: unet}]
+output_features: [{name: mask, type: image, preprocessing: {classes: [road, car, tree]}, decoder: unet}]
+""")
+    code, said, _ = inspect("-c", config)
+    assert code == 0
+    lines = [line.split()[:2] for line in said.splitlines()]
+    assert ["training", "3"] in lines
+    assert ["validation", "3"] in lines
+    code, _, said = inspect()
+    assert code == 2
+    assert said.startswith("segdeploy: expected a table, a folder, a model, or -c CONFIG")
+
+
 def test_masks_that_fit_no_class_map(inspect, data):
     for i in range(6):
         Image.fromarray(np.full((20, 30), 7, np.uint8)).save(data / "masks" / f"{i}.png")
