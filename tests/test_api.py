@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import segdeploy
 from segdeploy import SegModel
@@ -48,6 +50,17 @@ def trained(config, tiny_table, tmp_path_factory):
     named["output_features"][0] |= {"name": "segments", "column": "mask"}
     model = SegModel(named, gpus=-1)
     return model, model.train(dataset=tiny_table, output_directory=tmp_path_factory.mktemp("api"))
+
+
+@pytest.fixture(scope="module")
+def varied(tiny_run, tmp_path_factory):
+    """A model folder whose network finds several classes in a picture: its last layer is drawn at random."""
+    folder = shutil.copytree(tiny_run / "model", tmp_path_factory.mktemp("varied") / "model")
+    weights = load_file(folder / "model_weights.safetensors")
+    weights["head.weight"] = torch.randn(weights["head.weight"].shape, generator=torch.Generator().manual_seed(0))
+    weights["head.bias"] = torch.zeros_like(weights["head.bias"])
+    save_file(weights, folder / "model_weights.safetensors")
+    return folder
 
 
 def test_snippet_of_the_page(config, tiny_table, tmp_path, monkeypatch):
@@ -136,7 +149,7 @@ def test_a_runs_own_parts_are_those_of_the_table(trained, tiny_table):
     named, _, _ = model.evaluate(dataset=tiny_table, split="validation")
     assert own["segments"] == named["segments"]
     everything, _, _ = model.evaluate(dataset=tiny_table)
-    assert (own["images"], everything["images"]) == (2, 20)
+    assert (own["images"], everything["images"]) == (3, 20)
     with pytest.raises(DataError, match="expected a dataset, or a split"):
         model.evaluate()
     with pytest.raises(DataError, match="split: expected one of full, training, validation, test, got 'tset'"):
@@ -147,23 +160,24 @@ def test_a_runs_own_parts_are_those_of_the_table(trained, tiny_table):
         model.evaluate(dataset=whole, split="test")
 
 
-def test_predictions_are_colours_and_ids_of_each_images_size(trained, tiny_table, tmp_path):
-    model, _ = trained
+def test_predictions_are_colours_and_ids_of_each_images_size(varied, tiny_table, tmp_path):
+    model = SegModel.load(varied)
     image = columns(tiny_table)["image"][0]
     Image.open(image).resize((50, 40)).save(tmp_path / "small.png")
     table = {"image": [image, str(tmp_path / "small.png")]}  # no masks
     found, folder = model.predict(table, return_type=dict)
     assert isinstance(found, dict)
     assert folder == "results"
-    assert [ids.shape for ids in found["segments_class_ids"]] == [(80, 112), (40, 50)]
+    assert [ids.shape for ids in found["mask_class_ids"]] == [(80, 112), (40, 50)]
     colors = model.preprocess(tiny_table).training_set_metadata["mask"]["classes"]
     table_of_colors = np.array([c["color"] for c in colors], np.uint8)
-    for ids, picture in zip(found["segments_class_ids"], found["segments_predictions"], strict=True):
+    for ids, picture in zip(found["mask_class_ids"], found["mask_predictions"], strict=True):
+        assert len(np.unique(ids)) > 1
         assert ids.dtype == picture.dtype == np.uint8
         assert (table_of_colors[ids] == picture.transpose(1, 2, 0)).all()
     frame, _ = model.predict(table, batch_size=2)
-    assert list(frame) == ["segments_predictions", "segments_class_ids"]
-    assert all((a == b).all() for a, b in zip(frame["segments_class_ids"], found["segments_class_ids"], strict=True))
+    assert list(frame) == ["mask_predictions", "mask_class_ids"]
+    assert all((a == b).all() for a, b in zip(frame["mask_class_ids"], found["mask_class_ids"], strict=True))
 
 
 def test_saved_files_have_ludwigs_names(trained, tiny_table, tmp_path):
@@ -192,7 +206,6 @@ def test_parquet_holds_the_same(trained, tmp_path):
 
 
 def test_without_pyarrow_a_line_says_so(trained, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pyarrow" else object())
     model, _ = trained
     with caplog.at_level("WARNING", logger="segdeploy"):
@@ -225,8 +238,8 @@ def test_run_and_its_model_folder_are_one(trained):
     assert whole["segments"] == part["segments"]
 
 
-def test_export_to_onnx_runs_in_onnxruntime(trained, tiny_table, tmp_path):
-    model, _ = trained
+def test_export_to_onnx_runs_in_onnxruntime(varied, tiny_table, tmp_path):
+    model = SegModel.load(varied)
     folder = model.export_model(tmp_path / "bundle", format="onnx", dataset=columns(tiny_table))
     assert all(v["passed"] for v in json.loads((Path(folder) / "bundle.json").read_text())["verification"])
     images = [read_image(Path(i)) for i in columns(tiny_table)["image"]]
@@ -235,7 +248,7 @@ def test_export_to_onnx_runs_in_onnxruntime(trained, tiny_table, tmp_path):
     loaded = SegModel.load(folder)
     ours, _ = loaded.predict(tiny_table, return_type=dict)
     theirs, _ = model.predict(tiny_table, return_type=dict)
-    agree = [(a == b).mean() for a, b in zip(ours["segments_class_ids"], theirs["segments_class_ids"], strict=True)]
+    agree = [(a == b).mean() for a, b in zip(ours["mask_class_ids"], theirs["mask_class_ids"], strict=True)]
     assert min(agree) > 0.999
     program = torch.export.load(model.export_model(tmp_path / "program", format="torch_export")).module()
     batch = torch.from_numpy(np.stack([to_network(image) for image in images]))
@@ -349,7 +362,7 @@ def test_preprocess_names_every_broken_file(config, tmp_path):
         (lambda m: m.train("x.csv", learning_rate=1), TypeError, "unexpected keyword argument 'learning_rate'"),
         (lambda m: SegModel(3), ConfigError, "config: expected a path or a dict, got int"),
         (lambda m: SegModel({"trainer": {"epohcs": 1}}), ConfigError, "did you mean 'epochs'"),
-        (lambda m: SegModel({"trainer": {"epochs": {1}}}), ConfigError, "expected dicts, lists, words"),
+        (lambda m: SegModel({"trainer": {"epochs": {1}}}), ConfigError, "expected plain dicts, lists, strings"),
         (lambda m: SegModel(m.config, backend="ray"), MissingPartError, "backend: expected local"),
         (lambda m: SegModel(m.config, backend={"type": "horovod"}), MissingPartError, "got 'horovod'"),
     ],

@@ -45,6 +45,7 @@ class FittedModel:
         gpu_memory_limit: largest share of the GPU's memory that torch may take, 0 to 1.
         allow_parallel_threads: False: one CPU thread.
         callbacks: functions that are called with the numbers of each epoch, a dict.
+        lenient: drop unknown keys of the configuration with a warning, as Ludwig does, instead of refusing them.
 
     Raises:
         ConfigError: all mistakes of the configuration.
@@ -59,9 +60,11 @@ class FittedModel:
         gpu_memory_limit: float | None = None,
         allow_parallel_threads: bool = True,
         callbacks: Sequence[OnEpoch] | None = None,
+        *,
+        lenient: bool = False,
     ) -> None:
         self._session = start_session(logging_level, backend, gpus, gpu_memory_limit, allow_parallel_threads, callbacks)
-        self._config = read_config(config)
+        self._config = read_config(config, lenient)
         self._run: Path | None = None
         self._model: Path | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None  # holds a model that was not to be saved

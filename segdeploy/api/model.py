@@ -14,6 +14,7 @@ from segdeploy.api.session import refuse
 from segdeploy.arguments import check_data_format
 from segdeploy.bundle import open_model
 from segdeploy.config.load import config_from_dict, read_run_config
+from segdeploy.data.input_size import settle_input_size
 from segdeploy.data.table import Tables
 from segdeploy.errors import ConfigError
 
@@ -186,7 +187,7 @@ class SegModel(FittedModel):
             from segdeploy.train.record import training_set_metadata
 
             parts, report = loop.checked_parts(config, tables)
-            metadata = training_set_metadata(config, report)
+            metadata = training_set_metadata(settle_input_size(config, report.sizes), report)
         return PreprocessedDataset(parts["training"], parts["validation"], parts["test"], metadata)
 
     @staticmethod
@@ -221,5 +222,14 @@ class SegModel(FittedModel):
 
     def _check_same_config(self, run: Path) -> None:
         known = read_run_config(run)
-        if known is not None and self._config is not None and known != self._config:
+        if known is not None and self._config is not None and not _same(self._config, known):
             raise ConfigError(f"{run}: goes on with its own configuration, which is another; use SegModel.load({run})")
+
+
+def _same(config: RunConfig, known: RunConfig) -> bool:
+    """Whether a run's configuration is this one; a size that was left to the images may be any."""
+    preprocessing = config.image.preprocessing
+    free = {side for side in ("height", "width") if getattr(preprocessing, side) is None}
+    left, right = (c.image.preprocessing.model_dump(exclude=free) for c in (config, known))
+    image = known.image.model_copy(update={"preprocessing": preprocessing})
+    return left == right and known.model_copy(update={"input_features": (image,)}) == config

@@ -103,14 +103,16 @@ def checked_callbacks(callbacks: Sequence[OnEpoch] | None) -> tuple[OnEpoch, ...
     return tuple(callbacks or ())
 
 
-def read_config(config: str | os.PathLike[str] | Mapping[str, Any] | RunConfig | None) -> RunConfig | None:
+def read_config(
+    config: str | os.PathLike[str] | Mapping[str, Any] | RunConfig | None, lenient: bool = False
+) -> RunConfig | None:
     """A file or a dict, checked; ConfigError with all mistakes in it."""
     if config is None or isinstance(config, RunConfig):
         return config
     if isinstance(config, (str, os.PathLike)):
-        return load_config(Path(config))
+        return load_config(Path(config), lenient=lenient)
     if isinstance(config, Mapping):
-        return config_from_dict(config)
+        return config_from_dict(config, lenient=lenient)
     raise ConfigError(f"config: expected a path or a dict, got {type(config).__name__}")
 
 

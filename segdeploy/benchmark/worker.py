@@ -95,7 +95,9 @@ class Worker:
                 equal += int((found == np.asarray(Image.open(Path(reference) / name))).sum())
                 pixels += found.size
 
-        result = evaluate(self.runner, samples, spec, at="model" if at == "model" else "mask", on_labels=keep)
+        result = evaluate(
+            self.runner, samples, spec, at="model" if at == "model" else "mask", boundary=False, on_labels=keep
+        )
         return {
             "confusion": result.scores.confusion.tolist(),
             "images": result.images,

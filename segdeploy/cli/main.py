@@ -15,6 +15,7 @@ from segdeploy.errors import SegdeployError
 # Name, module and one line, so that --help imports none of them.
 COMMANDS = {
     "demo": "generate a data set, train, export, verify, benchmark: the whole path in minutes on a CPU",
+    "init": "look at a data set and write a configuration that trains on it",
     "train": "train a model from a YAML file and tables of images and masks",
     "evaluate": "score a run or bundle on a table",
     "predict": "write masks for images and folders of images",
@@ -65,7 +66,8 @@ def cli(verbose: int) -> None:
     """From labelled images to a verified segmentation engine.
 
     \b
-    segdeploy train     -c config.yaml --dataset data.csv
+    segdeploy init      data/ -o config.yaml
+    segdeploy train     -c config.yaml
     segdeploy export    results/experiment_run -o bundle --verify val.csv
     segdeploy benchmark bundle --dataset test.csv -o report
     """

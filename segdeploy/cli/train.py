@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--experiment-name", default="experiment", hidden=True)
 @click.option("--model-name", default="run", hidden=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, such as trainer.epochs=10.")
+@click.option("--lenient", is_flag=True, help="Drop unknown keys with a warning, as Ludwig does.")
 @click.option("--random-seed", "-rs", type=int, hidden=True)
 @options.option(
     "--start-from", type=options.PATH, metavar="MODEL", ludwig=("-mlp", "--model-load-path"),
@@ -56,6 +57,7 @@ def command(
     experiment_name: str,
     model_name: str,
     overrides: tuple[str, ...],
+    lenient: bool,
     random_seed: int | None,
     start_from: Path | None,
     resume: Path | None,
@@ -63,7 +65,10 @@ def command(
     skip: Skip,
     device: str,
 ) -> None:
-    """Train a model; a table is a CSV with image and mask columns, or a folder with images/ and masks/."""
+    """Train a model; a table is a CSV with image and mask columns, or a folder with images/ and masks/.
+
+    Without --dataset and --training-set the tables are those of the configuration's `data`.
+    """
     from segdeploy.arguments import check_data_format
     from segdeploy.config import choose_config
     from segdeploy.data.table import Tables
@@ -82,7 +87,7 @@ def command(
         given = any((dataset, training_set, validation_set, test_set))
         result = go_on(resume, tables=tables if given else None, device=device, skip=skip, on_epoch=_report)
     else:
-        settings = choose_config(config, config_str, start_from, changes)
+        settings = choose_config(config, config_str, start_from, changes, lenient=lenient)
         from segdeploy.train.loop import train
 
         with ExitStack() as held:

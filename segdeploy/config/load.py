@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from segdeploy.config.explain import drop_unknown, explain, suggest
 from segdeploy.config.ludwig import translate
 from segdeploy.config.override import SHORT, apply_overrides
+from segdeploy.config.refused import REFUSED_ENCODERS
 from segdeploy.config.schema import RunConfig
 from segdeploy.config.yaml12 import MAX_BYTES, KeyPath, Source, dotted, parse
 from segdeploy.errors import ConfigError, MissingPartError
@@ -44,7 +45,16 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, lenient: bool = Fa
         raise ConfigError(f"{path}: cannot be read: {e.strerror or e}") from e
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: expected UTF-8 text") from e
-    return parse_config(text, str(path), overrides, lenient=lenient)
+    return _data_beside(path, parse_config(text, str(path), overrides, lenient=lenient))
+
+
+def _data_beside(path: Path, config: RunConfig) -> RunConfig:
+    """`data`'s paths, which are relative to the file, made absolute, so that a run's copy stays true."""
+    if config.data is None:
+        return config
+    given = config.data.model_dump(exclude_none=True)
+    data = {key: str((path.parent / table).resolve()) for key, table in given.items()}
+    return config.model_copy(update={"data": config.data.model_copy(update=data)})
 
 
 def parse_config(text: str, name: str = "config", overrides: Sequence[str] = (), *, lenient: bool = False) -> RunConfig:
@@ -159,6 +169,10 @@ def _plugin(kind: str, source: Source, mistakes: list[str], unknown: list[KeyPat
     if not isinstance(raw, dict) or not isinstance(raw.get("type"), str):
         return None
     name = raw["type"]
+    if kind == "encoder" and name in REFUSED_ENCODERS and name not in registry.catalogue("encoder").plugins:
+        head = f"{source.where((*path, 'type'))}: {source.spelled((*path, 'type'))}"
+        mistakes.append(f"{head}: {name} cannot segment: {REFUSED_ENCODERS[name]}")
+        return None
     try:
         section = registry.encoder(name).config if kind == "encoder" else registry.decoder(name).config
     except MissingPartError as e:

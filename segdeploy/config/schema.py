@@ -263,6 +263,28 @@ class Trainer(Frozen):
     """Seed of weights, order and augmentation."""
 
 
+class Data(Frozen):
+    """The tables to train on; paths are relative to the configuration's file, and the command line wins."""
+
+    dataset: str | None = None
+    """One table, cut into parts as `preprocessing.split` says."""
+    training_set: str | None = None
+    """Table to train on."""
+    validation_set: str | None = None
+    """Table that picks the best epoch."""
+    test_set: str | None = None
+    """Table that is checked now and scored later."""
+
+    @model_validator(mode="after")
+    def _either(self) -> Data:
+        parts = (self.training_set, self.validation_set, self.test_set)
+        if self.dataset is not None and any(parts):
+            raise ValueError("expected either `dataset` or `training_set` and `validation_set`, got both")
+        if self.dataset is None and not (self.training_set and self.validation_set):
+            raise ValueError("needs `dataset`, or both `training_set` and `validation_set`")
+        return self
+
+
 class Export(Frozen):
     """Limits that an exported graph must keep on the --verify table."""
 
@@ -294,6 +316,8 @@ class RunConfig(Frozen):
     """Exactly one image."""
     output_features: Annotated[tuple[MaskFeature, ...], Field(min_length=1, max_length=1)]
     """Exactly one mask."""
+    data: Data | None = None
+    """The tables to train on; null: the command line names them."""
     preprocessing: Preprocessing = Preprocessing()
     """The table as a whole."""
     trainer: Trainer = Trainer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +18,33 @@ from segdeploy.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from segdeploy.config.schema import RunConfig
+    from segdeploy.config.schema import Data, RunConfig
     from segdeploy.data.table import Part, Sample
 
     Parts = dict[Part, list[Sample]]
+
+
+def configured_tables(data: Data | None, given: Tables) -> Tables:
+    """The tables that were `given`, and where they leave a part open, those that the configuration names.
+
+    A given `dataset` stands alone; a given part replaces the configuration's `dataset`.
+    """
+    if data is None or given.dataset is not None:
+        return given
+    whole = given.training is None and given.validation is None
+    return Tables(
+        dataset=_path(data.dataset) if whole else None,
+        training=_path(data.training_set) if given.training is None else given.training,
+        validation=_path(data.validation_set) if given.validation is None else given.validation,
+        test=_path(data.test_set) if given.test is None else given.test,
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def read_parts(tables: Tables, config: RunConfig) -> Parts:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import timm
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -42,12 +42,6 @@ class VitSection(PlainSection):
     model_name: str | None = None
     """Any plain vision transformer of timm's instead of a variant, such as vit_tiny_patch16_224."""
 
-    @model_validator(mode="after")
-    def _one_name(self) -> VitSection:
-        if self.model_name is not None and "model_variant" in self.model_fields_set:
-            raise ValueError("give model_variant or model_name, not both")
-        return self
-
 
 class PlainEncoder(TimmModel):
     """A plain vision transformer of timm's and a pyramid over its last map."""
@@ -61,6 +55,11 @@ class PlainEncoder(TimmModel):
             )
         self.pyramid = SimpleFeaturePyramid(self.body.embed_dim, self.patch, pyramid_channels)
         self.features = self.pyramid.features
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer; the pyramid has no trained weights and always learns."""
+        return cast("nn.Module", self.body)
 
     def create(self, **options: Any) -> nn.Module:
         """timm's transformer without its classifier, with patches of 16 pixels where it has 14."""
@@ -104,9 +103,15 @@ class PlainEncoder(TimmModel):
 
 
 def build(family: Family, config: Any) -> PlainEncoder:
-    """The encoder with random weights."""
-    named = getattr(config, "model_name", None)
-    return PlainEncoder(named or family.models[getattr(config, family.key)], config.pyramid_channels)
+    """The encoder with random weights.
+
+    Raises:
+        ConfigError: both a variant and a name of timm's.
+    """
+    variant, named = getattr(config, family.key), getattr(config, "model_name", None)
+    if named is not None and variant != family.default:
+        raise ConfigError(f"encoder: give {family.key} or model_name, not both: found {variant} and {named}")
+    return PlainEncoder(named or family.models[variant], config.pyramid_channels)
 
 
 @hookimpl

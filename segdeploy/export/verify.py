@@ -109,12 +109,14 @@ def verify(
         if progress is not None:
             progress(done + at, total)
 
-    truth = evaluate(reference, samples, spec, batch_size=1, progress=advance, on_labels=kept.keep)
+    truth = evaluate(reference, samples, spec, batch_size=1, boundary=False, progress=advance, on_labels=kept.keep)
     records = []
     for size in batches:
         done += len(samples)
         same = Agreement(kept)
-        result = evaluate(candidate, samples, spec, batch_size=size, progress=advance, on_labels=same.add)
+        result = evaluate(
+            candidate, samples, spec, batch_size=size, boundary=False, progress=advance, on_labels=same.add
+        )
         records.append(_judge(truth, result, same, size, spec, limits))
     return records
 

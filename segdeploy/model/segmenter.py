@@ -47,6 +47,12 @@ def features_of(encoder: nn.Module) -> tuple[FeatureMap, ...]:
     return features
 
 
+def backbone_of(encoder: nn.Module) -> nn.Module:
+    """What `trainable: false` freezes: the part that an encoder names as its backbone, or all of it."""
+    backbone: nn.Module = getattr(encoder, "backbone", encoder)
+    return backbone
+
+
 def out_of(decoder: nn.Module) -> FeatureMap:
     """The map that a decoder declares; TypeError where its author forgot it."""
     out = getattr(decoder, "out", None)

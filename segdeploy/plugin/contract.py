@@ -39,12 +39,13 @@ class EncoderPlugin:
     - `forward(image)`: (N, 3, H, W) float, normalised -> one tensor per entry of `features`, finest first;
       level i has the size H / stride, W / stride, rounded up or down;
     - `features: tuple[FeatureMap, ...]`, real levels only, strides rising;
-    - optionally `mean` and `std`, three floats each on the scale 0..1 (default: ImageNet's).
+    - optionally `mean` and `std`, three floats each on the scale 0..1 (default: ImageNet's);
+    - optionally `backbone`, the part that has trained weights (default: the whole encoder).
 
     It must not read weights: it is also called to rebuild a model whose weights are at hand.
     `load_pretrained(module, config)`, if given, is called once, before training, and loads what the
     configuration asks for in place; it raises `MissingPartError` when that is not to be had. A key
-    `trainable` in the configuration, where there is one, is honoured by the trainer.
+    `trainable` in the configuration, where there is one, is honoured by the trainer: false freezes `backbone`.
     """
 
     name: str

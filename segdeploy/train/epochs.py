@@ -16,7 +16,7 @@ from segdeploy.checkpoint import load_training_state, load_weights, save_trainin
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
 from segdeploy.errors import SegdeployError
-from segdeploy.model.segmenter import Deployed, Segmenter
+from segdeploy.model.segmenter import Deployed, Segmenter, backbone_of
 from segdeploy.progress import progress
 from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner
@@ -93,7 +93,7 @@ class Training:
         self.model = segmenter.to(self.device).to(memory_format=torch.channels_last)
         self.frozen = not config.image.encoder.get("trainable", True)
         if self.frozen:
-            self.model.encoder.requires_grad_(False)
+            backbone_of(self.model.encoder).requires_grad_(False)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
         weight = self.loss.weight
         # A class of weight 0 teaches nothing: its pixels are ignored, which also keeps 0 / 0 out of the mean.
@@ -188,7 +188,7 @@ class Training:
         order = torch.randperm(len(self.data), generator=generator).tolist()[: self.steps * self.batch_size]
         self.model.train()
         if self.frozen:
-            self.model.encoder.eval()
+            backbone_of(self.model.encoder).eval()
         total = torch.zeros((), device=self.device)
         done = 0
         with progress(f"epoch {number}/{self.config.trainer.epochs}") as step:

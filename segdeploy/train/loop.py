@@ -16,7 +16,7 @@ from segdeploy.data.discover import settle_classes
 from segdeploy.data.facts import read_part_facts
 from segdeploy.data.input_size import settle_input_size
 from segdeploy.data.scan import ScanReport, judge
-from segdeploy.data.split import describe_split, read_parts, write_parts, written_parts
+from segdeploy.data.split import configured_tables, describe_split, read_parts, write_parts, written_parts
 from segdeploy.data.table import fingerprint
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ModelError
@@ -56,7 +56,7 @@ def train(
 
     Args:
         config: the configuration.
-        tables: where the samples are.
+        tables: where the samples are; what it leaves open, `config.data` fills in.
         output: folder for runs.
         name: the run's name.
         device: "auto", "cpu" or "cuda".
@@ -71,6 +71,7 @@ def train(
         SegdeployError: the loss is no longer a number.
     """
     device, skip = pick_device(device), skip or Skip()
+    tables = configured_tables(config.data, tables)
     parts, report = checked_parts(config, tables)
     config = settle_input_size(config, report.sizes)
     torch.manual_seed(config.trainer.seed)

@@ -124,9 +124,9 @@ def training_set_metadata(config: RunConfig, report: ScanReport) -> dict[str, An
                     zip(classes.names, classes.colors, report.pixels, report.present, strict=True)
                 )
             ],
-            "encoding": classes.encoding,
-            "ignore_index": classes.ignore_index,
-            "ignore_color": None if classes.ignore_color is None else list(classes.ignore_color),
+            **classes.model_dump(
+                mode="json", include={"encoding", "values", "mask_colors", "ignore_index", "ignore_color"}
+            ),
             "ignored_pixels": report.ignored,
         },
         "image": {

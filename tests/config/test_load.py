@@ -43,6 +43,7 @@ def mistakes(text, *overrides):
 def test_all_mistakes_at_once_each_with_its_place():
     text = changed(
         ("name: image\n    type: image", "name: image\n    type: imag"),
+        ("{height: 64, width: 96}", "{height: 4, width: 96}"),
         ("augmentation:", "augmentations:"),
         ("model_name: resnet18", "model_nam: resnet18"),
         ("{type: unet}", "{type: unet, channels: [4], chanels: [8]}"),
@@ -52,7 +53,7 @@ def test_all_mistakes_at_once_each_with_its_place():
         f"c.yaml:3: {IMAGE}.type: expected 'image', got 'imag'",
         f"c.yaml:5: {IMAGE}.augmentations: unknown key; did you mean 'augmentation'?",
         f"c.yaml:8: {IMAGE}.encoder.model_nam: unknown key; did you mean 'model_name'?",
-        f"c.yaml:8: {IMAGE}.encoder.model_name: is required",
+        f"c.yaml:4: {IMAGE}.preprocessing.height: expected greater than or equal to 16, got 4",
         f"c.yaml:13: {MASK}.decoder.channels[0]: expected greater than or equal to 8, got 4",
         f"c.yaml:13: {MASK}.decoder.chanels: unknown key; did you mean 'channels'?",
         "c.yaml:14: trainer.epochs: expected greater than 0, got 0",

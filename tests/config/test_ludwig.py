@@ -101,6 +101,14 @@ def test_encoders_of_the_page(name):
     assert parse_config(text).image.encoder["type"] == name
 
 
+def test_encoders_that_cannot_segment():
+    (line,) = mistakes(BASE.replace("{type: timm, model_name: resnet18}", "{type: alexnet}"))
+    assert line == (
+        f"c.yaml:4: {IMAGE}.encoder.type: alexnet cannot segment: "
+        "it has one coarse map and timm does not have it; nearest: vgg"
+    )
+
+
 def test_hidden_dim():
     config = parse_config(BASE.replace("{type: segformer}", "{type: segformer, hidden_dim: 64}"))
     assert config.mask.decoder["hidden_size"] == 64

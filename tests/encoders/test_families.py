@@ -31,7 +31,7 @@ def test_timm_has_every_model_with_trained_weights(family, variant):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
 def test_every_variant_gives_rising_strides(family):
-    for model in family.models.values():
+    for model in sorted({name.split(".")[0] for name in family.models.values()}):  # a tag changes weights alone
         with torch.device("meta"):
             encoder = TimmEncoder(model)
         strides = [f.stride for f in encoder.features]

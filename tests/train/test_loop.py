@@ -251,9 +251,16 @@ def test_parts_can_be_scored_by_themselves(finished, table):
         assert all(s.image.is_file() for s in samples)
 
 
-def test_size_that_the_network_cannot_take_is_refused_before_anything_is_written(table, tmp_path):
-    config = parse_config(CONFIG, overrides=["encoder.model_name=swin_tiny_patch4_window7_224"])
-    with pytest.raises(ConfigError, match="cannot take 96x64 images"):
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("swinv2_cr_tiny_ns_224", "the model cannot take 96x64 images; choose another size"),
+        ("maxvit_nano_rw_256", r"cannot take 96x64 images: .* multiples of 256; the next sizes that work: 256x256$"),
+    ],
+)
+def test_size_that_the_network_cannot_take_is_refused_before_anything_is_written(model, said, table, tmp_path):
+    config = parse_config(CONFIG, overrides=[f"encoder.model_name={model}"])
+    with pytest.raises(ConfigError, match=said):
         train(config, Tables(dataset=table), tmp_path / "runs", device="cpu")
     assert not (tmp_path / "runs").exists()
 
@@ -295,6 +302,20 @@ def test_frozen_encoder_keeps_weights_and_statistics(table, tmp_path):
     assert encoder
     assert all(torch.equal(trained[n], fresh[n]) for n in encoder)
     assert any(not torch.equal(trained[n], fresh[n]) for n in trained if n.startswith("decoder."))
+
+
+def test_frozen_transformer_learns_its_pyramid(table, tmp_path):
+    text = CONFIG.replace("{type: timm, model_name: mobilenetv3_small_050,", "{type: vit, model_name: test_vit,")
+    assert text != CONFIG
+    config = parse_config(text, overrides=["encoder.trainable=false", "trainer.epochs=1", "trainer.ema_decay=null"])
+    torch.manual_seed(config.trainer.seed)
+    run = train(config, Tables(dataset=table), tmp_path, device="cpu").run
+    trained = load_file(run / "weights.safetensors")
+    torch.manual_seed(config.trainer.seed)
+    fresh = build(open_model(run).spec).state_dict()
+    assert all(torch.equal(trained[n], fresh[n]) for n in trained if n.startswith("encoder.body."))
+    changed = [n for n in trained if n.startswith("encoder.pyramid.") and not torch.equal(trained[n], fresh[n])]
+    assert len(changed) > 10
 
 
 def test_ludwigs_split_by_shares_reaches_training(table, tmp_path):

@@ -1,0 +1,1 @@
+"""`segdeploy init`: a data set in, a commented configuration that trains out."""

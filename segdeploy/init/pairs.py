@@ -1,0 +1,87 @@
+"""A folder of images and a folder of masks, paired by the files' stems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from segdeploy.data.table import Sample, find_images
+from segdeploy.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_IMAGES = ("images", "image", "imgs", "img", "jpegimages", "photos", "inputs", "input", "frames", "rgb")
+_MASKS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "segmentationclass",
+    "segmentationclasspng", "ground_truth", "groundtruth", "gt", "targets", "target", "segmentation", "segmentations",
+)  # fmt: skip
+_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """The samples of two folders inside `root`; `plain`: `read_table(root)` finds the same."""
+
+    root: Path
+    image_folder: Path
+    mask_folder: Path
+    samples: list[Sample]
+    plain: bool
+
+    @property
+    def image_column(self) -> str:
+        """What `read_table` calls the folder of images."""
+        return "image" if self.image_folder.name == "images" else self.image_folder.name
+
+    @property
+    def mask_column(self) -> str:
+        """What `read_table` calls the folder of masks."""
+        return "mask" if self.mask_folder.name == "masks" else self.mask_folder.name
+
+
+def find_pairs(root: Path) -> Pairs | None:
+    """The images and masks inside a folder; None where it has no such two folders.
+
+    Masks have the images' stems, or the stems with the same ending, such as 0001.jpg and 0001_mask.png.
+
+    Raises:
+        DataError: one line for each file that has no partner, up to fifty.
+    """
+    image_folder, mask_folder = _folder(root, _IMAGES), _folder(root, _MASKS)
+    if image_folder is None or mask_folder is None:
+        return None
+    images, masks = _by_stem(image_folder), _by_stem(mask_folder)
+    ending = _ending(set(images), sorted(masks))
+    partner = {stem.removesuffix(ending): file for stem, file in masks.items()}
+    lonely = [f"{file}: has no mask" for stem, file in images.items() if stem not in partner]
+    lonely += [f"{file}: has no image" for stem, file in partner.items() if stem not in images]
+    if lonely:
+        more = [f"... and {len(lonely) - _SHOWN} more"] if len(lonely) > _SHOWN else []
+        raise DataError("\n".join([f"{root}: {len(lonely)} file(s) without a partner:", *lonely[:_SHOWN], *more]))
+    samples = [Sample(images[stem], partner[stem]) for stem in sorted(images)]
+    return Pairs(root=root, image_folder=image_folder, mask_folder=mask_folder, samples=samples, plain=not ending)
+
+
+def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
+    inside = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
+    return next((inside[name] for name in names if name in inside), None)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in find_images([folder]):
+        stem = file.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            raise DataError(f"{folder}: {found[stem].name} and {file.name} have the same stem")
+        found[stem] = file
+    return found
+
+
+def _ending(images: set[str], masks: list[str]) -> str:
+    """What the masks' stems have behind the images'; empty where they are the same."""
+    for mask in masks:
+        if mask in images:
+            return ""
+    first = max((stem for stem in images if masks[0].startswith(stem)), key=len, default=masks[0])
+    return masks[0][len(first) :]

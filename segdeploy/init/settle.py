@@ -1,0 +1,229 @@
+"""From what masks hold, and from names where there are some, to the classes of a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from segdeploy.classes import MAX_CLASSES
+from segdeploy.config.schema import NamedClass
+from segdeploy.errors import DataError
+from segdeploy.init.names import values_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from segdeploy.classes import Color
+    from segdeploy.data.layouts import Known
+    from segdeploy.init.look import MaskTotals, Spelling
+    from segdeploy.init.names import Names
+
+_VOID = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The `preprocessing` of the mask feature, each part with its reason.
+
+    `spelled` are the values or colours of each class in mask files.
+    """
+
+    classes: tuple[NamedClass, ...]
+    spelled: tuple[tuple[Spelling, ...], ...]
+    encoding: Literal["class_id", "binary", "color"]
+    ignored: tuple[Spelling, ...] = ()
+    names_why: str
+    ignore_why: str
+    warnings: tuple[str, ...] = ()
+
+
+def settle_known(facts: MaskTotals, known: Known, title: str) -> Settled:
+    """The classes of a public data set; what the masks hold besides is a mistake.
+
+    Raises:
+        DataError: one line for each value that the data set does not have.
+    """
+    index = known.ignore_index
+    ignored = () if index is None else (index,) if isinstance(index, int) else index
+    spelled = tuple(values_of(c) or (i,) for i, c in enumerate(known.classes))
+    if facts.colors:
+        raise DataError(f"expected masks with one channel of class ids as in {title}, found RGB pictures")
+    strays = sorted(set(facts.pixels) - set(ignored) - {v for values in spelled for v in values}, key=_order)
+    if strays:
+        lines = [f"{facts.first[s]}: the value {s} is none of {title}'s" for s in strays]
+        raise DataError("\n".join(lines))
+    return Settled(
+        classes=known.classes,
+        spelled=spelled,
+        encoding="class_id",
+        ignored=ignored,
+        names_why=f"Names, values and order are those of {title}.",
+        ignore_why=f"Values that {title} has no class for." if ignored else f"{title} labels every pixel.",
+    )
+
+
+def settle(facts: MaskTotals, names: Names | None, name: str) -> Settled:
+    """The classes of any other data set; `name` stands for it in messages.
+
+    Raises:
+        DataError: fewer than two classes or more than 255, or names that no mask goes with.
+    """
+    if names is not None:
+        return _colors_named(facts, names) if facts.colors else _values_named(facts, names)
+    if not facts.colors:
+        return _values(facts, name)
+    found = sorted(facts.pixels, key=_order)
+    _check_count(facts, found, name)
+    return Settled(
+        classes=tuple(NamedClass(name=f"class_{i}", color=_color(c)) for i, c in enumerate(found)),
+        spelled=tuple((c,) for c in found),
+        encoding="color",
+        names_why="No file of names was found: one class for each colour, darkest red first.",
+        ignore_why="If a colour means 'no label', delete its line and put the colour here.",
+    )
+
+
+def _values(facts: MaskTotals, name: str) -> Settled:
+    found = sorted(facts.pixels, key=_order)
+    if found == [0, _VOID]:
+        return Settled(
+            classes=(NamedClass(name="background"), NamedClass(name="foreground")),
+            spelled=((0,), (_VOID,)),
+            encoding="binary",
+            names_why="The masks hold 0 and 255 alone.",
+            ignore_why="255 is the foreground here, so every pixel has a label.",
+        )
+    rest = [v for v in found if v != _VOID]
+    # Ids lie close together; among a few values far apart (0, 128, 255) the last is a class like the others.
+    ids = len(rest) >= 2 and _number(rest[-1]) <= 4 * len(rest)
+    ignored: tuple[Spelling, ...] = (_VOID,) if ids and _VOID in found else ()
+    owned = rest if ids else found
+    _check_count(facts, owned, name)
+    in_order = owned == list(range(len(owned)))
+    return Settled(
+        classes=tuple(NamedClass(name=f"class_{v}", value=None if in_order else _number(v)) for v in owned),
+        spelled=tuple((v,) for v in owned),
+        encoding="class_id",
+        ignored=ignored,
+        names_why="No file of names was found: one class for each value; change the names as you like.",
+        ignore_why=_void_why(facts, ignored),
+    )
+
+
+def _values_named(facts: MaskTotals, names: Names) -> Settled:
+    classes = names.classes
+    found = {_number(v) for v in facts.pixels}
+    warnings: list[str] = []
+    if classes[0].value is None and found == {0, _VOID} and len(classes) == 2:
+        return Settled(
+            classes=classes,
+            spelled=((0,), (_VOID,)),
+            encoding="binary",
+            names_why=f"Names are from {names.file.name}; the masks hold 0 and 255 alone.",
+            ignore_why="255 is a class here, so every pixel has a label.",
+        )
+    if classes[0].value is None and 0 not in found and found - {_VOID} == set(range(1, len(classes) + 1)):
+        classes = tuple(c.model_copy(update={"value": i}) for i, c in enumerate(classes, start=1))
+    spelled = tuple(values_of(c) or (i,) for i, c in enumerate(classes))
+    owned = {v for values in spelled for v in values}
+    listed = names.ignore_index
+    ignored = set(() if listed is None else (listed,) if isinstance(listed, int) else listed)
+    strays = sorted(found - owned - ignored - {_VOID})
+    _check_overlap(facts, found & owned, names.file)
+    if strays:
+        warnings.append(_stray_line(facts, list(strays), names.file))
+    ignored |= set(strays) | ({_VOID} & found - owned)
+    if all(spelling == (i,) for i, spelling in enumerate(spelled)):
+        classes = tuple(c.model_copy(update={"value": None}) for c in classes)
+    why = f"From {names.file.name}." if listed is not None else _void_why(facts, tuple(ignored & {_VOID}))
+    return Settled(
+        classes=classes,
+        spelled=spelled,
+        encoding="class_id",
+        ignored=tuple(sorted(ignored)),
+        names_why=f"Names, order and colours are from {names.file.name}.",
+        ignore_why=" ".join([why, *warnings]),
+        warnings=tuple(warnings),
+    )
+
+
+def _colors_named(facts: MaskTotals, names: Names) -> Settled:
+    if any(c.color is None and not c.mask_colors for c in names.classes):
+        raise DataError(f"{names.file}: the masks are RGB pictures, so every class needs a color; {_some(facts)}")
+    raw: Any = names.ignore_color
+    ignored = [] if raw is None else [tuple(raw)] if isinstance(raw[0], int) else [tuple(c) for c in raw]
+    spelled = tuple(c.mask_colors or (_color(c.color),) for c in names.classes)
+    owned = {color for colors in spelled for color in colors}
+    _check_overlap(facts, owned & set(facts.pixels), names.file)
+    strays = sorted(set(facts.pixels) - owned - set(ignored), key=_order)
+    warnings = [_stray_line(facts, strays, names.file)] if strays else []
+    if len(strays) > MAX_CLASSES:
+        raise DataError(f"{names.file}: {len(strays)} colours of the masks have no name; {_resampled(facts, strays)}")
+    return Settled(
+        classes=tuple(c.model_copy(update={"value": None}) for c in names.classes),
+        spelled=spelled,
+        encoding="color",
+        ignored=(*ignored, *strays),
+        names_why=f"Names, order and colours are from {names.file.name}.",
+        ignore_why=" ".join([f"From {names.file.name}." if ignored else "", *warnings]).strip()
+        or "Every colour in the masks is a class.",
+        warnings=tuple(warnings),
+    )
+
+
+def _check_overlap(facts: MaskTotals, shared: set[Any], file: Path) -> None:
+    if not shared:
+        raise DataError(f"{file}: no mask has any of its classes; {_some(facts)}")
+
+
+def _check_count(facts: MaskTotals, found: list[Spelling], name: str) -> None:
+    what = "colour" if facts.colors else "value"
+    if len(found) < 2:
+        only = f" ({found[0]})" if found else ""
+        raise DataError(f"{name}: expected masks of at least two classes, found one {what}{only} in all of them")
+    if len(found) > MAX_CLASSES:
+        raise DataError(f"{name}: found {len(found)} {what}s in the masks; {_resampled(facts, found)}")
+
+
+def _resampled(facts: MaskTotals, found: list[Spelling]) -> str:
+    rare = min(found, key=lambda s: (facts.pixels[s], _order(s)))
+    return (
+        f"at most {MAX_CLASSES} classes can be learnt. Masks that were resized with smoothing, or stored as JPEG, hold "
+        f"such in-between ones: {rare} in {facts.first[rare]}"
+    )
+
+
+def _stray_line(facts: MaskTotals, strays: list[Any], file: Path) -> str:
+    total = sum(facts.pixels.values())
+    share = sum(facts.pixels[s] for s in strays) / total
+    shown = ", ".join(map(str, strays[:4])) + (", ..." if len(strays) > 4 else "")
+    return (
+        f"{shown} {'has' if len(strays) == 1 else 'have'} no name in {file.name} and {share:.2%} of the pixels "
+        f"(first in {facts.first[strays[0]].name}): ignored. If it is a class, name it."
+    )
+
+
+def _void_why(facts: MaskTotals, ignored: tuple[Any, ...]) -> str:
+    if not ignored:
+        return "Every value in the masks is a class."
+    share = facts.pixels[_VOID] / sum(facts.pixels.values())
+    return f"255 has {share:.2%} of the pixels; beside small ids it means 'no label'."
+
+
+def _some(facts: MaskTotals) -> str:
+    shown = sorted(facts.pixels, key=_order)
+    return f"the masks hold {', '.join(map(str, shown[:8]))}{', ...' if len(shown) > 8 else ''}"
+
+
+def _order(spelling: Spelling) -> tuple[int, ...]:
+    return (spelling,) if isinstance(spelling, int) else spelling
+
+
+def _number(spelling: Any) -> int:
+    assert isinstance(spelling, int)
+    return spelling
+
+
+def _color(spelling: Any) -> Color:
+    assert isinstance(spelling, tuple)
+    return spelling
