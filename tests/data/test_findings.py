@@ -96,7 +96,7 @@ def with_value(labels, value, place=(5, 7)):
         (lambda m: m.astype(np.uint16), IDS),
         (lambda m: np.stack([m] * 3, -1), IDS),
         (lambda m: indexed(m, COLORS), NAMED),
-        (lambda m: indexed(m, [(0, 0, 0)]), {"classes": [{"name": "a", "color": (0, 0, 0)}, *NAMED["classes"][1:]]}),
+        (lambda m: indexed(m, [(0, 0, 0)] * 3), {"classes": [{"name": "a", "color": [0] * 3}, *NAMED["classes"][1:]]}),
         (lambda m: (m * 50).astype(np.uint8), {"classes": [{"name": n, "value": 50 * i} for i, n in enumerate(NAMES)]}),
         (lambda m: m + np.uint8(1), {"num_classes": 3}),
         (colored, NAMED),
