@@ -41,7 +41,8 @@ def settle_classes(facts: Iterable[Facts], preprocessing: MaskPreprocessing, nam
     Raises:
         DataError: the masks can be read in two ways, or in none; the message names the ways out.
     """
-    masks = [m for _, m in masks_of(facts) if m.format != "JPEG"]  # the values of a JPEG are nobody's
+    read = [(s.mask, m) for s, m in masks_of(facts) if m.format != "JPEG"]  # the values of a JPEG are nobody's
+    masks = [m for _, m in read]
     encoding = preprocessing.encoding
     if encoding == "auto" and any(m.kind == "colors" for m in masks):
         encoding = "color"
@@ -49,9 +50,14 @@ def settle_classes(facts: Iterable[Facts], preprocessing: MaskPreprocessing, nam
         return _named(masks, preprocessing, encoding, name)
     if not masks:
         raise DataError(f"{name}: expected masks to find the classes in, found none that can be read")
-    if encoding == "color":
-        return _by_color(masks, preprocessing, name)
-    return _by_value([m for m in masks if m.kind != "colors"], preprocessing, encoding, name)
+    try:
+        if encoding == "color":
+            return _by_color(masks, preprocessing, name)
+        return _by_value([m for m in masks if m.kind != "colors"], preprocessing, encoding, name)
+    except DataError as e:
+        # The mask with the most colours, or with the highest value, is the likeliest to be the odd one.
+        odd, _ = max(read, key=lambda item: item[1].distinct if encoding == "color" else max(item[1].codes))
+        raise DataError(f"{e}. Look at {odd} first") from e
 
 
 def _named(masks: list[MaskFacts], preprocessing: MaskPreprocessing, encoding: str, name: str) -> ClassMap:

@@ -160,3 +160,15 @@ def test_unreadable_and_jpeg_masks_decide_nothing(tmp_path):
     assert settle_classes(facts, MaskPreprocessing(classes=("a", "b")), "masks").encoding == "binary"
     with pytest.raises(DataError, match="found none that can be read"):
         settle_classes(facts[2:], MaskPreprocessing(num_classes=2), "masks")
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        ([[0, 1]], [[0, 77]], [[1, 2]]),
+        ([[RED, GREEN]], [[RED, GREEN, BLUE, WHITE]], [[RED, GREEN]]),
+    ],
+)
+def test_a_refusal_names_the_odd_mask(settle, masks):
+    with pytest.raises(DataError, match=r"Look at \S*1\.png first$"):
+        settle(*masks, num_classes=3)
