@@ -81,7 +81,6 @@ def test_mistakes_in_the_configuration(folder):
     where = f"{folder / 'config.yaml'}"
     for place, said in (
         (f"{where}:5: input_features[0].encoder.modell_name", "unknown key; did you mean 'model_name'?"),
-        (f"{where}:5: input_features[0].encoder.model_name", "is required"),
         (f"{where}:11: trainer.epohcs", "unknown key; did you mean 'epochs'?"),
         (f"{where}:12: trianer", "unknown key; did you mean 'trainer'?"),
     ):
