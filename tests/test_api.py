@@ -362,7 +362,7 @@ def test_preprocess_names_every_broken_file(config, tmp_path):
         (lambda m: m.train("x.csv", learning_rate=1), TypeError, "unexpected keyword argument 'learning_rate'"),
         (lambda m: SegModel(3), ConfigError, "config: expected a path or a dict, got int"),
         (lambda m: SegModel({"trainer": {"epohcs": 1}}), ConfigError, "did you mean 'epochs'"),
-        (lambda m: SegModel({"trainer": {"epochs": {1}}}), ConfigError, "expected plain dicts, lists, strings"),
+        (lambda m: SegModel({"trainer": {"epochs": {1}}}), ConfigError, "expected dicts, lists, words"),
         (lambda m: SegModel(m.config, backend="ray"), MissingPartError, "backend: expected local"),
         (lambda m: SegModel(m.config, backend={"type": "horovod"}), MissingPartError, "got 'horovod'"),
     ],

@@ -239,7 +239,7 @@ def test_validation_without_a_label_is_refused(tmp_path):
     for sample in read_table(table):
         if sample.part == "validation":
             Image.fromarray(np.full((64, 96), 255, np.uint8)).save(sample.mask)
-    with pytest.raises(DataError, match="validation masks hold no labelled pixel"):
+    with pytest.raises(DataError, match="like all validation masks, it holds no labelled pixel"):
         train(parse_config(CONFIG), Tables(dataset=table), tmp_path / "runs", device="cpu")
     assert not (tmp_path / "runs").exists()
 
