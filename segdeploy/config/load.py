@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -20,7 +21,6 @@ from segdeploy.run_folder import CONFIG_FILE, find_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def choose_config(
     if path is not None:
         return load_config(path, overrides, lenient=lenient)
     if text is not None:
-        return parse_config(text, "--config-str", overrides, lenient=lenient)
+        return _data_beside(Path("--config-str"), parse_config(text, "--config-str", overrides, lenient=lenient))
     if model is None:
         raise ConfigError("expected -c CONFIG, or --resume RUN")
     kept = read_run_config(model)
@@ -188,9 +188,7 @@ def _check_weights(config: RunConfig, source: Source) -> None:
     path = ("output_features", 0, "loss", "class_weights")
     head = f"{source.where(path)}: {dotted(path)}"
     if names is None:
-        if isinstance(weights, tuple | dict):
-            raise ConfigError(f"{head}: needs the classes' names or their number; num_classes is auto")
-        return
+        return  # the masks say how many classes there are; training checks it then
     if isinstance(weights, tuple) and len(weights) != len(names):
         raise ConfigError(f"{head}: expected one weight for each of {len(names)} classes, got {len(weights)}")
     if isinstance(weights, dict) and set(weights) != set(names):

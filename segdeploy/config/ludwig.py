@@ -7,6 +7,7 @@ whose loss would change the result is refused.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.config.schema import ImageFeature, MaskFeature
@@ -22,11 +23,13 @@ TRAINER: KeyPath = ("trainer",)
 DEFAULTS: KeyPath = ("defaults", "image")
 
 
-# Old path -> path of the same meaning. In this order: what is moved first may be moved on.
-_MOVED: tuple[tuple[KeyPath, KeyPath], ...] = (
+# Old path -> path of the same meaning. First whole sections, then, once `defaults` are filled in, single keys.
+_SECTIONS: tuple[tuple[KeyPath, KeyPath], ...] = (
     (("training",), TRAINER),
     (("preprocessing", "image"), (*DEFAULTS, "preprocessing")),
     ((*DEFAULTS, "preprocessing", "num_classes"), (*MASK, "preprocessing", "num_classes")),
+)
+_KEYS: tuple[tuple[KeyPath, KeyPath], ...] = (
     ((*MASK, "decoder", "num_classes"), (*MASK, "preprocessing", "num_classes")),
     ((*MASK, "preprocessing", "height"), (*IMAGE, "preprocessing", "height")),
     ((*MASK, "preprocessing", "width"), (*IMAGE, "preprocessing", "width")),
@@ -125,6 +128,7 @@ _ONLY: dict[KeyPath, tuple[tuple[Any, ...], str]] = {
 # Values that leave the choice to the program: segdeploy's default is its choice.
 _CHOSEN: dict[KeyPath, tuple[Any, ...]] = {
     (*TRAINER, "batch_size"): ("auto", None),
+    (*TRAINER, "eval_batch_size"): ("auto", None),
     (*TRAINER, "learning_rate"): ("auto", None),
     (*IMAGE, "preprocessing", "infer_image_max_height"): (None,),
     (*IMAGE, "preprocessing", "infer_image_max_width"): (None,),
@@ -138,22 +142,26 @@ def translate(source: Source) -> Tree:
         The tree, with the keys that were dropped and a line for each key that cannot be taken.
     """
     tree = Tree(source)
-    _long_forms(tree)
-    for old, new in _MOVED:
+    for old, new in _SECTIONS:
         tree.move(old, new)
+    _long_forms(tree)
     for old, new in _DEFAULTED:
         tree.default(old, new)
     tree.prune(DEFAULTS)
     tree.prune(DEFAULTS[:1])
     _long_forms(tree)  # of what came from `defaults`
     _flat_parts(tree)
+    for path, values in _CHOSEN.items():
+        if tree.get(path) in values:
+            tree.take(path)
+    for old, new in _KEYS:
+        tree.move(old, new)
     _decoder(tree)
     _image_preprocessing(tree)
     _mask_preprocessing(tree)
     _split(tree)
-    for path, values in _CHOSEN.items():
-        if tree.get(path) in values:
-            tree.take(path)
+    _switched_off(tree)
+    _names(tree)
     for path, (allowed, advice) in _ONLY.items():
         tree.only(path, allowed, advice)
     for path, keys in _WITHOUT_EFFECT.items():
@@ -163,27 +171,44 @@ def translate(source: Source) -> Tree:
 
 
 def _long_forms(tree: Tree) -> None:
-    """`encoder: unet` is `encoder: {type: unet}`, and so on."""
-    for path in ((*IMAGE, "encoder"), (*MASK, "decoder"), (*MASK, "loss"), (*TRAINER, "optimizer")):
+    """`encoder: unet` is `encoder: {type: unet}`, and so on; Ludwig's decoder is `unet` unless it is named."""
+    decoder: KeyPath = (*MASK, "decoder")
+    for path in ((*IMAGE, "encoder"), decoder, (*MASK, "loss"), (*TRAINER, "optimizer")):
         value = tree.get(path)
         if isinstance(value, str):
             tree.put(path, {"type": value})
+    named = not (tree.missing((*DEFAULTS, "decoder")) and tree.missing((*decoder, "type")))
+    if not named and (tree.missing(decoder) or isinstance(tree.get(decoder), dict)):
+        tree.put((*decoder, "type"), "unet")
+
+
+def _names(tree: Tree) -> None:
+    """Other characters than letters, digits and _ become _; the column keeps the name that was given."""
+    for feature in (IMAGE, MASK):
+        name = tree.get((*feature, "name"))
+        plain = re.sub(r"\W", "_", name) if isinstance(name, str) else name
+        if plain != name:
+            tree.put((*feature, "name"), plain)
+            if tree.missing((*feature, "column")):
+                tree.put((*feature, "column"), name)
 
 
 def _plugin_keys(tree: Tree, path: KeyPath) -> set[str]:
     """The keys of the encoder or decoder that is configured at `path`; none where it is not known."""
     name = tree.get((*path, "type"))
-    plugin = registry.catalogue("encoder" if path[-1] == "encoder" else "decoder").plugins.get(name)
-    return set() if plugin is None else set(plugin.config.model_fields)
+    known = registry.catalogue("encoder" if path[-1] == "encoder" else "decoder").plugins
+    return set(known[name].config.model_fields) if isinstance(name, str) and name in known else set()
 
 
 def _flat_parts(tree: Tree) -> None:
     """Keys of an encoder or decoder that stand on the feature itself, as in older versions of Ludwig."""
     for feature, kind, model in ((IMAGE, "encoder", ImageFeature), (MASK, "decoder", MaskFeature)):
+        part: KeyPath = (*feature, kind)
+        belongs = {*_plugin_keys(tree, part), *_WITHOUT_EFFECT[part], *(k for (*p, k), _ in _KEYS if tuple(p) == part)}
         value = tree.get(feature)
         for key in list(value) if isinstance(value, dict) else ():
-            if key not in model.model_fields and key in _plugin_keys(tree, (*feature, kind)):
-                tree.move((*feature, key), (*feature, kind, key))
+            if key not in model.model_fields and key in belongs:
+                tree.move((*feature, key), (*part, key))
 
 
 def _decoder(tree: Tree) -> None:
@@ -196,9 +221,9 @@ def _decoder(tree: Tree) -> None:
         known = _plugin_keys(tree, half)
         for key in {"height", "width", "num_channels"} - known if known else ():
             tree.drop((*half, key))
-    stages = tree.get((*decoder, "num_stages"))
-    if tree.get((*encoder, "type")) == "unet" and stages is not NOTHING and tree.missing((*encoder, "num_stages")):
-        tree.put((*encoder, "num_stages"), stages)
+    stages: KeyPath = (*decoder, "num_stages")
+    if tree.get((*encoder, "type")) == "unet" and not tree.missing(stages) and tree.missing((*encoder, "num_stages")):
+        tree.put((*encoder, "num_stages"), tree.get(stages))
 
 
 def _image_preprocessing(tree: Tree) -> None:
@@ -214,11 +239,13 @@ def _image_preprocessing(tree: Tree) -> None:
             if tree.missing((*path, key)):
                 tree.put((*path, key), value)
     tree.only(standard, (None,), "give `mean` and `std`")
-    if tree.take((*path, "requires_equal_dimensions")) is True:
-        sides = {side: tree.get((*path, side)) for side in ("height", "width")}
-        if all(isinstance(side, int) for side in sides.values()):
-            for side in sides:
-                tree.put((*path, side), min(sides.values()))
+    sides = {side: tree.get((*path, side)) for side in ("height", "width")}
+    equal = (*path, "requires_equal_dimensions")
+    if tree.get(equal) is True and all(isinstance(side, int) for side in sides.values()):
+        tree.take(equal)
+        for side in sides:
+            tree.put((*path, side), min(sides.values()))
+    tree.only(equal, (False, None), "give the `height` and the `width`")
 
 
 def _mask_preprocessing(tree: Tree) -> None:
@@ -233,9 +260,19 @@ def _split(tree: Tree) -> None:
     """The split as it was spelled before Ludwig 0.5."""
     path: KeyPath = ("preprocessing", "split")
     tree.move(("preprocessing", "split_probabilities"), (*path, "probabilities"))
-    if tree.take(("preprocessing", "force_split")) is True:
+    if tree.take(("preprocessing", "force_split")) is True and tree.missing((*path, "type")):
         tree.put((*path, "type"), "random")
     column = tree.take(("preprocessing", "stratify"))
     if column not in (NOTHING, None):
         tree.put((*path, "type"), "stratify")
         tree.put((*path, "column"), column)
+
+
+def _switched_off(tree: Tree) -> None:
+    """A section that is null in Ludwig is one that does nothing."""
+    for section, off in (
+        ("learning_rate_scheduler", {"decay": None, "warmup_fraction": 0.0}),
+        ("gradient_clipping", {"clipglobalnorm": None}),
+    ):
+        if tree.get((*TRAINER, section)) is None:
+            tree.put((*TRAINER, section), off)

@@ -19,6 +19,7 @@ SHORT: dict[str, KeyPath] = {
     "loss": ("output_features", 0, "loss"),
 }
 """First words that stand for a place deeper down."""
+_HAVE_A_TYPE = ("encoder", "decoder", "loss", "optimizer")
 
 
 def apply_overrides(source: Source, words: Sequence[str]) -> None:
@@ -44,7 +45,7 @@ def _apply(source: Source, word: str) -> None:
         if isinstance(here, list) and isinstance(step, int) and step < len(here):
             here = here[step]
         elif isinstance(here, dict):
-            if isinstance(here.get(str(step)), str) and step in ("encoder", "decoder"):
+            if isinstance(here.get(str(step)), str) and step in _HAVE_A_TYPE:
                 here[str(step)] = {"type": here[str(step)]}
             if here.get(str(step)) is None:
                 here[str(step)] = [] if isinstance(following, int) else {}

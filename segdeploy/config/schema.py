@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Values, default_colors
 from segdeploy.config.augmentation import Augmentations
@@ -17,6 +17,9 @@ from segdeploy.config.preprocessing import Preprocessing
 from segdeploy.frozen import Frozen
 
 Policy = Literal["stretch", "letterbox"]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+RESERVED = frozenset({"combined", "images", "measured_at", "runner", "seconds"})
+"""Words that stand beside the features' names in statistics."""
 
 
 def _needs_type(value: Any) -> Any:
@@ -56,11 +59,21 @@ class ImagePreprocessing(Frozen):
         return self
 
 
+def _free_name(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is taken by the statistics; choose another name, and give the `column`")
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^\w{1,64}$"), AfterValidator(_free_name)]
+"""Of a feature: names become files and keys of the statistics."""
+
+
 class ImageFeature(Frozen):
     """The input: a column of image files and the encoder that reads them."""
 
-    name: str
-    """Column of the table, unless `column` says otherwise."""
+    name: Name
+    """Column of the table, unless `column` says otherwise; letters, digits and _."""
     type: Literal["image"]
     column: str | None = None
     """Column of the table; null: the feature's name."""
@@ -178,8 +191,8 @@ class Loss(Frozen):
 class MaskFeature(Frozen):
     """The output: a column of mask files and the decoder that predicts them."""
 
-    name: str
-    """Column of the table, unless `column` says otherwise."""
+    name: Name
+    """Column of the table, unless `column` says otherwise; letters, digits and _."""
     type: Literal["image"]
     column: str | None = None
     """Column of the table; null: the feature's name."""
@@ -198,17 +211,19 @@ class Optimizer(Frozen):
     """adamw: Loshchilov and Hutter 2019. adam: Kingma and Ba 2015. sgd: gradient descent with momentum."""
     weight_decay: NonNegative | None = None
     """Weight decay; decoupled in adamw. null: 0.01 for adamw, 0 for the others."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay of the running mean and of the running square of the gradient."""
     eps: PositiveFloat = 1e-8
     """Added to the root of the running square."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    momentum: Decay = 0.0
     """Share of the last step that sgd keeps."""
     nesterov: bool = False
     """Whether sgd looks ahead along its momentum."""
 
     @model_validator(mode="after")
     def _momentum(self) -> Optimizer:
+        if self.type != "sgd" and (self.momentum or self.nesterov):
+            raise ValueError(f"momentum and nesterov belong to sgd; {self.type} has betas[0]")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         return self
@@ -261,6 +276,15 @@ class Trainer(Frozen):
     """FP16 autocast with loss scaling on CUDA; on a CPU training stays in FP32."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seed of weights, order and augmentation."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> Trainer:
+        if self.learning_rate_scheduler.eta_min > self.learning_rate:
+            raise ValueError(
+                f"learning_rate_scheduler.eta_min {self.learning_rate_scheduler.eta_min:g} is above "
+                f"learning_rate {self.learning_rate:g}"
+            )
+        return self
 
 
 class Data(Frozen):
@@ -326,6 +350,12 @@ class RunConfig(Frozen):
     """Limits of the export."""
     benchmark: Benchmark = Benchmark()
     """How to measure."""
+
+    @model_validator(mode="after")
+    def _two_names(self) -> RunConfig:
+        if self.image.name == self.mask.name:
+            raise ValueError(f"input and output feature are both called {self.image.name!r}; give them two names")
+        return self
 
     @property
     def image(self) -> ImageFeature:

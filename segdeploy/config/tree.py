@@ -91,10 +91,10 @@ class Tree:
         value, there = self.get(old), self.get(new)
         if value is NOTHING:
             return
-        if self.missing(new) or value == there or self._wins(old, new):
-            self._carry(old, new)
-        elif value is None or self._wins(new, old):
+        if value is None or self._wins(new, old):
             self.take(old)
+        elif self.missing(new) or value == there or self._wins(old, new):
+            self._carry(old, new)
         elif isinstance(value, dict) and isinstance(there, dict):
             for key in list(value):
                 self.move((*old, key), (*new, key))
@@ -112,7 +112,7 @@ class Tree:
             for key in list(value):
                 self.default((*old, key), (*new, key))
             self.prune(old)
-        elif self.missing(new) or self._wins(old, new):
+        elif self._wins(old, new) or (self.missing(new) and not self._wins(new, old)):
             self._carry(old, new)
         else:
             self.take(old)

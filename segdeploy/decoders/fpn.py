@@ -3,6 +3,7 @@ into one map as in Panoptic FPN (Kirillov et al. 2019, https://arxiv.org/abs/190
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -14,6 +15,8 @@ from segdeploy.plugin import DecoderPlugin, FeatureMap, Section, hookimpl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+log = logging.getLogger(__name__)
+
 
 class FPNConfig(Section):
     """A light decoder for encoders with maps at strides 4 to 32. Choose it when speed counts."""
@@ -23,7 +26,7 @@ class FPNConfig(Section):
     merge_channels: Annotated[int, Field(ge=8, le=1024)] = 128
     """Width of the levels once they are merged."""
     num_levels: Annotated[int, Field(ge=2, le=8)] | None = None
-    """Levels of the pyramid, the finest (stride 4 or above) first; null: all that the encoder has."""
+    """Levels of the pyramid, the finest (stride 4 or above) first; null, or more than there are: all."""
     upsample_mode: Literal["nearest", "bilinear"] = "nearest"
     """How a coarser level is brought to the next finer one on the way down."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -35,7 +38,9 @@ class FPN(nn.Module):
 
     def __init__(self, config: FPNConfig, features: tuple[FeatureMap, ...]) -> None:
         super().__init__()
-        self.levels = levels_from(features, 4, config.num_levels or 2, "fpn")[: config.num_levels]
+        self.levels = levels_from(features, 4, 2, "fpn")[: config.num_levels]
+        if len(self.levels) < (config.num_levels or 0):
+            log.info("decoder fpn: the encoder has %d levels for the %s asked for", len(self.levels), config.num_levels)
         self.upsample_mode = config.upsample_mode
         width, merged = config.num_channels, config.merge_channels
         self.lateral = nn.ModuleList(nn.Conv2d(features[i].channels, width, 1) for i in self.levels)

@@ -151,10 +151,9 @@ def test_class_weights(weights):
     assert config.mask.loss.class_weights
 
 
-def test_class_weights_need_the_classes():
-    text = BASE.replace("{num_classes: 3}", "{num_classes: auto}")
-    (line,) = mistakes(text + "    loss: {class_weights: [1, 2]}")
-    assert "loss.class_weights: needs the classes' names or their number; num_classes is auto" in line
+def test_class_weights_for_counted_classes_wait_for_the_masks():
+    text = BASE.replace("{num_classes: 3}", "{num_classes: auto}") + "    loss: {class_weights: [1, 2]}"
+    assert parse_config(text).mask.loss.class_weights == (1, 2)
 
 
 # Forms that Ludwig still takes.
@@ -376,3 +375,92 @@ def test_a_dict_is_read_and_left_as_it_is():
         config_from_dict({**given, "trainer": object()})
     with pytest.raises(ConfigError, match=r"^config: trainer.epochs: expected greater than 0, got 0$"):
         config_from_dict({**given, "trainer": {"epochs": 0}})
+
+
+def test_set_null_wins():
+    words = ["trainer.learning_rate_scheduler.decay=null"]
+    assert load_config(GOLDEN / "page_unet.yaml", words).trainer.learning_rate_scheduler.decay is None
+    words = [f"input_features.0.preprocessing.{side}=null" for side in ("height", "width")]
+    assert sized(load_config(GOLDEN / "page_unet.yaml", words)) == (None, None)
+
+
+@pytest.mark.parametrize("word", ["loss.label_smoothing=0.1", "trainer.optimizer.eps=1e-6"])
+def test_set_into_a_string(word):
+    text = BASE + "    loss: softmax_cross_entropy\ntrainer: {optimizer: adam}"
+    config = parse_config(text, overrides=[word])
+    assert config.trainer.optimizer.type == "adam"
+    assert (config.mask.loss.label_smoothing, config.trainer.optimizer.eps) in {(0.1, 1e-8), (0.0, 1e-6)}
+
+
+def test_decoder_is_unet_unless_it_is_named():
+    for keys in ("", "    decoder: {conv_norm: null}\n"):
+        assert parse_config(BASE.replace("    decoder: {type: segformer}\n", keys)).mask.decoder["type"] == "unet"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [
+        ("{learning_rate_scheduler: null}", lambda t: t.learning_rate_scheduler.decay is None),
+        ("{gradient_clipping: null}", lambda t: t.gradient_clipping.clipglobalnorm is None),
+        ("{eval_batch_size: auto}", lambda t: t.eval_batch_size is None),
+        ("{learning_rate: auto, optimizer: {type: adamw, lr: 0.5}}", lambda t: t.learning_rate == 0.5),
+    ],
+)
+def test_ludwigs_words_for_none_and_for_choose_yourself(trainer, expected):
+    assert expected(parse_config(BASE + f"trainer: {trainer}").trainer)
+
+
+def test_depth_left_open_on_one_half():
+    text = BASE.replace("{type: timm, model_name: resnet18}", "unet").replace("{type: segformer}", "%s")
+    assert parse_config(text % "{type: unet, num_stages: null}").image.encoder["num_stages"] == 4
+
+
+def test_more_keys_left_on_the_feature():
+    text = BASE.replace("    preprocessing: {num_classes: 3}\n", "    num_classes: 5\n    num_fc_layers: 0\n")
+    text = text.replace("    encoder:", "    saved_weights_in_checkpoint: true\n    encoder:")
+    assert parse_config(text).mask.preprocessing.num_classes == 5
+
+
+def test_sizes_for_all_images_against_the_masks_own():
+    text = BASE.replace("{num_classes: 3}", "{num_classes: 3, height: 128, width: 128}")
+    (first, _) = mistakes(text + "preprocessing: {image: {height: 256, width: 256}}")
+    assert "preprocessing.height: is 128, but preprocessing.image.height is 256" in first
+
+
+def test_equal_sides_need_sides():
+    (line,) = mistakes(BASE + "preprocessing: {image: {requires_equal_dimensions: true}}")
+    assert "requires_equal_dimensions: True has no counterpart" in line
+
+
+def test_a_split_that_has_a_type_keeps_it():
+    text = BASE + "preprocessing: {force_split: true, split: {type: hash}}"
+    assert parse_config(text).preprocessing.split.type == "hash"
+
+
+@pytest.mark.parametrize("part", ["encoder: {type: [x]}", "encoder: {type: {}}"])
+def test_types_that_are_no_words(part):
+    (line,) = mistakes(BASE.replace("encoder: {type: timm, model_name: resnet18}", part))
+    assert line == f"c.yaml:4: {IMAGE}.encoder: needs a `type`"
+
+
+def test_names_of_features():
+    config = parse_config(BASE.replace("name: mask", "name: my mask/1"))
+    assert (config.mask.name, config.mask.column) == ("my_mask_1", "my mask/1")
+    (line,) = mistakes(BASE.replace("name: mask", "name: seconds"))
+    assert "'seconds' is taken by the statistics" in line
+    (line,) = mistakes(BASE.replace("name: mask", "name: image"))
+    assert "input and output feature are both called 'image'" in line
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ("{optimizer: {betas: [0.9, 1.0]}}", "betas[1]: expected less than 1, got 1.0"),
+        ("{optimizer: {type: adam, momentum: 0.9}}", "momentum and nesterov belong to sgd; adam has betas[0]"),
+        ("{optimizer: {type: sgd, nesterov: true}}", "nesterov needs a momentum above 0"),
+        ("{learning_rate: 1e-3, learning_rate_scheduler: {eta_min: 0.1}}", "eta_min 0.1 is above learning_rate 0.001"),
+    ],
+)
+def test_contradictions_in_the_trainer(trainer, said):
+    (line,) = mistakes(BASE + f"trainer: {trainer}")
+    assert said in line

@@ -49,9 +49,10 @@ def test_fpn_levels(count, used):
     assert decoder(maps()).shape == (2, 8, 16, 24)
 
 
-def test_fpn_refuses_more_levels_than_there_are():
-    with pytest.raises(ConfigError, match="needs 5 or more levels of stride 4 or above, the encoder gives 2, 4, 8"):
-        FPN(FPNConfig(num_levels=5), LEVELS)
+def test_fpn_takes_what_there_is_and_says_so(caplog):
+    caplog.set_level("INFO", logger="segdeploy")
+    assert FPN(FPNConfig(num_levels=5), LEVELS).levels == [1, 2, 3, 4]
+    assert caplog.messages == ["decoder fpn: the encoder has 4 levels for the 5 asked for"]
 
 
 @pytest.mark.parametrize("stages", [2, 3, 4, 5])
