@@ -33,7 +33,21 @@ def _swin(name: str, summary: str) -> Family:
     return Family(name=name, summary=summary, default="t", models=models)
 
 
+def _convnextv2() -> Family:
+    # A name without weights means those that saw most pictures.
+    best = dict.fromkeys(("atto", "femto", "pico"), "fcmae_ft_in1k")
+    best |= dict.fromkeys(("nano", "tiny", "base", "large"), "fcmae_ft_in22k_in1k")
+    best["huge"] = "fcmae_ft_in22k_in1k_384"
+    models: dict[str | int, str] = {f"convnextv2_{size}": f"convnextv2_{size}.{tag}" for size, tag in best.items()}
+    tagged = [f"{name}.fcmae_ft_in1k" for name in models]
+    tagged += [f"convnextv2_{size}.fcmae_ft_in22k_in1k{at}" for at in ("", "_384") for size in ("base", "large")]
+    models |= {name: name for name in tagged}
+    summary = "ConvNeXt V2 (Woo et al. 2023)"
+    return Family(name="convnextv2", summary=summary, key="model_name", default="convnextv2_base", models=models)
+
+
 FAMILIES = (
+    _convnextv2(),
     _metaformer("caformer", "CAFormer: convolutions, then attention (Yu et al. 2022)"),
     _metaformer("convformer", "ConvFormer: separable convolutions (Yu et al. 2022)"),
     Family(
