@@ -21,7 +21,7 @@ class PretrainedSection(Section):
     use_pretrained: bool = True
     """Start from timm's weights, from its local cache or the hub."""
     weights: str | None = None
-    """A local .safetensors file in timm's format to start from instead."""
+    """A local .safetensors file in timm's format to start from instead; relative to the working directory."""
     trainable: bool = True
     """false: the encoder keeps its weights and its normalisation statistics while the decoder learns."""
 
