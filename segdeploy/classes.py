@@ -97,14 +97,12 @@ class ClassMap(Frozen):
     @property
     def ignore_values(self) -> tuple[int, ...]:
         """`ignore_index` as a tuple."""
-        index = self.ignore_index
-        return () if index is None else (index,) if isinstance(index, int) else index
+        return ignored_values(self.ignore_index)
 
     @property
     def ignore_colors(self) -> tuple[Color, ...]:
         """`ignore_color` as a tuple."""
-        color: Any = self.ignore_color
-        return () if color is None else (color,) if isinstance(color[0], int) else color
+        return ignored_colors(self.ignore_color)
 
     def __len__(self) -> int:
         """Number of classes."""
@@ -121,6 +119,17 @@ class ClassMap(Frozen):
         table = np.zeros((256, 3), np.uint8)
         table[: len(self)] = self.colors
         return [int(v) for v in table.ravel()]
+
+
+def ignored_values(index: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    """One ignored value, several or none, as a tuple."""
+    return () if index is None else (index,) if isinstance(index, int) else index
+
+
+def ignored_colors(color: Color | Colors | None) -> tuple[Color, ...]:
+    """One ignored colour, several or none, as a tuple."""
+    several: Any = color
+    return () if color is None else (several,) if isinstance(color[0], int) else several
 
 
 def default_colors(count: int) -> tuple[tuple[int, int, int], ...]:

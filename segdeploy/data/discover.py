@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from segdeploy.classes import MAX_CLASSES, ClassMap, default_colors
+from segdeploy.classes import IGNORE, MAX_CLASSES, ClassMap, default_colors, ignored_values
 from segdeploy.data.facts import MANY, masks_of
 from segdeploy.data.masks import few, pack, unpack
 from segdeploy.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from segdeploy.classes import Color
     from segdeploy.config.schema import MaskPreprocessing
@@ -53,11 +53,27 @@ def settle_classes(facts: Iterable[Facts], preprocessing: MaskPreprocessing, nam
     try:
         if encoding == "color":
             return _by_color(masks, preprocessing, name)
-        return _by_value([m for m in masks if m.kind != "colors"], preprocessing, encoding, name)
+        single = [m for m in masks if m.kind != "colors"]
+        if not single and encoding == "class_id":
+            raise DataError(
+                f"{name}: expected one channel of class ids, as `encoding: class_id` says, found RGB pictures alone; "
+                "set `encoding: color`"
+            )
+        return _by_value(single, preprocessing, encoding, name)
     except DataError as e:
         # The mask with the most colours, or with the highest value, is the likeliest to be the odd one.
         odd, _ = max(read, key=lambda item: item[1].distinct if encoding == "color" else max(item[1].codes))
         raise DataError(f"{e}. Look at {odd} first") from e
+
+
+def void_beside(values: Collection[int]) -> bool:
+    """Whether 255 means 'no label' among these pixel values, where nobody says what it means.
+
+    Ids lie close together, and 255 beside them is no id. Among a few values far apart, such as 0, 128, 255, it is
+    one like the others.
+    """
+    rest = set(values) - {IGNORE}
+    return IGNORE in values and bool(rest) and max(rest) <= 4 * len(rest)
 
 
 def _named(masks: list[MaskFacts], preprocessing: MaskPreprocessing, encoding: str, name: str) -> ClassMap:
@@ -65,7 +81,8 @@ def _named(masks: list[MaskFacts], preprocessing: MaskPreprocessing, encoding: s
     if encoding == "auto":
         encoding = "class_id"
         values = _values(masks)
-        if len(classes) == 2 and classes.values is None and 255 in values and values <= {0, 255}:
+        ignored = () if preprocessing.ignore_index == "auto" else ignored_values(preprocessing.ignore_index)
+        if len(classes) == 2 and classes.values is None and IGNORE in values - {*ignored} and values <= {0, IGNORE}:
             encoding = "binary"
     if encoding == "color" and len(set(classes.colors)) != len(classes):
         raise DataError(f"{name}: the masks are RGB pictures, so every class needs a `color` of its own")
@@ -122,7 +139,7 @@ def _by_value(masks: list[MaskFacts], preprocessing: MaskPreprocessing, encoding
     found = _values(masks) or ({0, 1} if any(m.mode == "1" for m in masks) else set())
     auto = preprocessing.ignore_index == "auto"
     ignored: Any = None if auto else preprocessing.ignore_index
-    kept = found - _set(ignored)
+    kept = found - {*ignored_values(ignored)}
     if encoding == "binary" or (
         encoding == "auto" and preprocessing.num_classes in (2, "auto") and 255 in kept and kept <= {0, 255}
     ):
@@ -133,13 +150,14 @@ def _by_value(masks: list[MaskFacts], preprocessing: MaskPreprocessing, encoding
     readings = [_Reading(kept, ignored)]
     if auto:
         readings = [_Reading(kept - {255}, 255)] + [_Reading(kept, None)] * (255 in kept)
+    most = max((m.distinct for m in masks), default=0)
     count = preprocessing.num_classes
     if not isinstance(count, int):
-        readings = readings[:1] if readings[0].values else readings[1:]
-        count = _countable(readings[0].values, name)
+        readings = readings[:1] if void_beside(kept) else readings[-1:]
+        count = _countable(readings[0].values, most, name)
     fitting = [r for r in readings if r.ids(count) or len(r.values) == count]
     if not fitting:
-        raise DataError(_misfit(readings[0].values, count, name))
+        raise DataError(_misfit(readings[0].values, most, count, name))
     if len(fitting) > 1:
         raise DataError(
             f"{name}: the masks hold the values {few(sorted(found))}, and with num_classes: {count} the value 255 can "
@@ -168,29 +186,28 @@ class _Reading:
 
     def ids(self, count: int) -> bool:
         """Whether the values can be the ids themselves."""
-        return max(self.values, default=0) < count and not any(v < count for v in _set(self.ignored))
+        return max(self.values, default=0) < count and not any(v < count for v in ignored_values(self.ignored))
 
 
-def _set(ignored: Any) -> set[int]:
-    return set() if ignored is None else {ignored} if isinstance(ignored, int) else set(ignored)
-
-
-def _countable(values: set[int], name: str) -> int:
+def _countable(values: set[int], most: int, name: str) -> int:
     if not 2 <= len(values) <= MAX_CLASSES:
         hint = _SMOOTHED if len(values) > MAX_CLASSES else "list the `classes`, or set `encoding` and `ignore_index`"
-        raise DataError(f"{name}: expected masks of 2 to {MAX_CLASSES} values, found {_those(values)}; {hint}")
+        raise DataError(f"{name}: expected masks of 2 to {MAX_CLASSES} values, found {_those(values, most)}; {hint}")
     return len(values)
 
 
-def _misfit(values: set[int], count: int, name: str) -> str:
+def _misfit(values: set[int], most: int, count: int, name: str) -> str:
     expected = f"{name}: expected the values 0 to {count - 1}, or {count} values of any kind"
     if len(values) < count:
-        return f"{expected}, found {_those(values)}; {_ONE_BY_ONE}"
-    return f"{expected}, found {_those(values)}; set a larger num_classes, or {_ONE_BY_ONE}. {_SMOOTHED}"
+        return f"{expected}, found {_those(values, most)}; {_ONE_BY_ONE}"
+    return f"{expected}, found {_those(values, most)}; set a larger num_classes, or {_ONE_BY_ONE}. {_SMOOTHED}"
 
 
-def _those(values: set[int]) -> str:
-    return f"{len(values)}: {few(sorted(values))}" if values else "none"
+def _those(values: set[int], most: int) -> str:
+    """The values with their number; of a mask with more than MANY, which `most` tells, not all are in `values`."""
+    if not values:
+        return "none that has a label"
+    return f"{most if most > MANY else len(values)}: {few(sorted(values))}"
 
 
 def _palette(masks: list[MaskFacts], values: tuple[int, ...]) -> tuple[Color, ...] | None:

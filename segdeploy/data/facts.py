@@ -1,4 +1,7 @@
-"""What each file of a data set holds, independent of any class map. Each file is decoded once, ever."""
+"""What each file of a data set holds, independent of any class map.
+
+Facts are kept between runs: to learn them, a file is decoded once, and again when it has changed.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
 
     from segdeploy.data.table import Sample
 
-MANY = 4096
-"""At most this many distinct values or colours of a mask are kept, the most frequent ones."""
+MANY = 512
+"""At most this many distinct values or colours of a mask are kept, the most frequent ones.
+
+More than all classes and ignored values need, and few enough that thousands of photographs in the place of masks fit
+into memory."""
 FEW_COLORS = 256
 """Up to here the colours of an image are counted; hardly a photograph has so few."""
 

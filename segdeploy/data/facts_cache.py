@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = f"1/{PIL.__version__}"
+VERSION = f"2/{PIL.__version__}"
 """Of the facts and of the decoders, whose pixels may differ by a level from release to release."""
 LIMIT_BYTES = 256 << 20
 _TABLE = "CREATE TABLE IF NOT EXISTS facts (kind TEXT, path TEXT, stamp TEXT, fields TEXT, PRIMARY KEY (kind, path))"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from segdeploy.config.preprocessing import Allowable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 ALLOWABLE: frozenset[str] = frozenset(get_args(Allowable))
@@ -24,6 +24,12 @@ class Finding:
     rule: str
     file: Path | None
     message: str
+
+
+def first_lines(head: str, lines: Sequence[str], count: int = 50) -> str:
+    """`head`, and below it the first `count` lines with the number of the others."""
+    more = [f"... and {len(lines) - count} more"] if len(lines) > count else []
+    return "\n".join([head, *lines[:count], *more])
 
 
 def findings_text(findings: Iterable[Finding], lines: int = _LINES) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segdeploy.data.facts import Facts, MaskFacts, masks_of, read_facts
+from segdeploy.data.findings import first_lines
 from segdeploy.data.masks import unpack
+from segdeploy.data.rules_sample import check_sample
 from segdeploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
     Spelling = int | Color
 
-_SHOWN = 50
 MAX_VALUE = 65535
 
 
@@ -64,10 +65,12 @@ def look(samples: Sequence[Sample], progress: Callable[[int, int], None] | None 
     facts = read_facts(samples, progress)
     faults = list(dict.fromkeys(fault for one in facts for fault in _faults(one)))
     if faults:
-        more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-        raise DataError("\n".join([f"{len(faults)} file(s) cannot be used:", *faults[:_SHOWN], *more]))
+        raise DataError(first_lines(f"{len(faults)} file(s) cannot be used:", faults))
     masks = [mask for _, mask in masks_of(facts)]
     colors = any(mask.kind == "colors" for mask in masks)
+    if colors and (deep := [f"{s.mask}: found a {m.mode} picture" for s, m in masks_of(facts) if not m.colors()]):
+        said = f"other masks are RGB pictures, and {len(deep)} hold(s) wider values; save all masks in one form:"
+        raise DataError(first_lines(said, deep))
     pixels: Counter[Spelling] = Counter()
     together: Counter[frozenset[Spelling]] = Counter()
     first: dict[Spelling, Path] = {}
@@ -89,18 +92,10 @@ def look(samples: Sequence[Sample], progress: Callable[[int, int], None] | None 
 
 
 def _faults(facts: Facts) -> list[str]:
-    """Why a sample's files cannot be used, one line each."""
-    sample, mask = facts.sample, facts.mask
-    lines = [
-        f"{path}: {said}" for path, said in ((sample.image, facts.image), (sample.mask, mask)) if isinstance(said, str)
-    ]
-    if isinstance(mask, MaskFacts) and mask.format == "JPEG":
-        lines.append(f"{sample.mask}: a JPEG mask holds invented values at every edge; save masks as PNG")
-    if (
-        isinstance(mask, MaskFacts)
-        and mask.kind != "colors"
-        and not (mask.codes[0] >= 0 and mask.codes[-1] <= MAX_VALUE)
-    ):
+    """Why a sample's files cannot be used, one line each; what is wrong with its labels is for later."""
+    lines = [f"{f.file}: {f.message}" for f in check_sample(facts, None) if f.rule in ("unreadable", "jpeg-mask")]
+    mask = facts.mask
+    if isinstance(mask, MaskFacts) and mask.kind != "colors" and not 0 <= mask.codes[0] <= mask.codes[-1] <= MAX_VALUE:
         found = f"{mask.codes[0]} to {mask.codes[-1]}"
-        lines.append(f"{sample.mask}: expected pixel values from 0 to {MAX_VALUE}, found {found}")
+        lines.append(f"{facts.sample.mask}: expected pixel values from 0 to {MAX_VALUE}, found {found}")
     return lines

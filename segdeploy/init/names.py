@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from segdeploy.classes import Color, Colors, PixelValue, Values
 from segdeploy.config.schema import NamedClass
 from segdeploy.config.yaml12 import parse
 from segdeploy.errors import DataError
@@ -22,6 +23,8 @@ _FILES = (
 )  # fmt: skip
 _COLOR_FIRST = re.compile(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(.+)")
 _CVAT = re.compile(r"([^:]+):(\d+),(\d+),(\d+):.*")
+_INDEX: TypeAdapter[Any] = TypeAdapter(PixelValue | Values | None)
+_COLOR: TypeAdapter[Any] = TypeAdapter(Color | Colors | None)
 _NUMBERED = re.compile(r"(\d+)\s*[:,\s]\s*(.+)")
 
 
@@ -31,8 +34,8 @@ class Names:
 
     file: Path
     classes: tuple[NamedClass, ...]
-    ignore_index: int | tuple[int, ...] | None = None
-    ignore_color: Any = None
+    ignore_index: PixelValue | Values | None = None
+    ignore_color: Color | Colors | None = None
 
 
 def find_names(folder: Path) -> Names | None:
@@ -70,13 +73,19 @@ def _from_tree(path: Path, tree: Any) -> Names:
         items = [{**item, "id": int(item["id"])} for item in items]
     if not isinstance(items, list):
         raise ValueError(f"found {type(items).__name__}")
-    ignore, color = outer.get("ignore_index"), outer.get("ignore_color")
     return Names(
         file=path,
         classes=_classes({"name": i} if isinstance(i, str) else dict(i) for i in items),
-        ignore_index=tuple(ignore) if isinstance(ignore, list) else ignore,
-        ignore_color=color,
+        ignore_index=_ignored(_INDEX, "ignore_index", "one pixel value or several", outer),
+        ignore_color=_ignored(_COLOR, "ignore_color", "one colour [red, green, blue] or several", outer),
     )
+
+
+def _ignored(form: TypeAdapter[Any], key: str, expected: str, tree: dict[str, Any]) -> Any:
+    try:
+        return form.validate_python(tree.get(key))
+    except ValidationError as e:
+        raise ValueError(f"expected {expected} in `{key}`, found {tree[key]!r}") from e
 
 
 def _from_lines(path: Path, text: str) -> Names:

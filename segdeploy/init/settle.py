@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from segdeploy.classes import MAX_CLASSES
+from segdeploy.classes import IGNORE, MAX_CLASSES, ignored_colors, ignored_values
 from segdeploy.config.schema import NamedClass
+from segdeploy.data.discover import void_beside
 from segdeploy.errors import DataError
 from segdeploy.init.names import values_of
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from segdeploy.data.layouts import Known
     from segdeploy.init.look import MaskTotals, Spelling
     from segdeploy.init.names import Names
-
-_VOID = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +42,7 @@ def settle_known(facts: MaskTotals, known: Known, title: str) -> Settled:
     Raises:
         DataError: one line for each value that the data set does not have.
     """
-    index = known.ignore_index
-    ignored = () if index is None else (index,) if isinstance(index, int) else index
+    ignored = ignored_values(known.ignore_index)
     spelled = tuple(values_of(c) or (i,) for i, c in enumerate(known.classes))
     if facts.colors:
         raise DataError(f"expected masks with one channel of class ids as in {title}, found RGB pictures")
@@ -85,19 +83,16 @@ def settle(facts: MaskTotals, names: Names | None, name: str) -> Settled:
 
 def _values(facts: MaskTotals, name: str) -> Settled:
     found = sorted(facts.pixels, key=_order)
-    if found == [0, _VOID]:
+    if found == [0, IGNORE]:
         return Settled(
             classes=(NamedClass(name="background"), NamedClass(name="foreground")),
-            spelled=((0,), (_VOID,)),
+            spelled=((0,), (IGNORE,)),
             encoding="binary",
             names_why="The masks hold 0 and 255 alone.",
             ignore_why="255 is the foreground here, so every pixel has a label.",
         )
-    rest = [v for v in found if v != _VOID]
-    # Ids lie close together; among a few values far apart (0, 128, 255) the last is a class like the others.
-    ids = len(rest) >= 2 and _number(rest[-1]) <= 4 * len(rest)
-    ignored: tuple[Spelling, ...] = (_VOID,) if ids and _VOID in found else ()
-    owned = rest if ids else found
+    ignored: tuple[Spelling, ...] = (IGNORE,) if void_beside([_number(v) for v in found]) else ()
+    owned = [v for v in found if v not in ignored]
     _check_count(facts, owned, name)
     in_order = owned == list(range(len(owned)))
     return Settled(
@@ -114,28 +109,28 @@ def _values_named(facts: MaskTotals, names: Names) -> Settled:
     classes = names.classes
     found = {_number(v) for v in facts.pixels}
     warnings: list[str] = []
-    if classes[0].value is None and found == {0, _VOID} and len(classes) == 2:
+    if classes[0].value is None and found == {0, IGNORE} and len(classes) == 2:
         return Settled(
             classes=classes,
-            spelled=((0,), (_VOID,)),
+            spelled=((0,), (IGNORE,)),
             encoding="binary",
             names_why=f"Names are from {names.file.name}; the masks hold 0 and 255 alone.",
             ignore_why="255 is a class here, so every pixel has a label.",
         )
-    if classes[0].value is None and 0 not in found and found - {_VOID} == set(range(1, len(classes) + 1)):
+    if classes[0].value is None and 0 not in found and found - {IGNORE} == set(range(1, len(classes) + 1)):
         classes = tuple(c.model_copy(update={"value": i}) for i, c in enumerate(classes, start=1))
     spelled = tuple(values_of(c) or (i,) for i, c in enumerate(classes))
     owned = {v for values in spelled for v in values}
     listed = names.ignore_index
-    ignored = set(() if listed is None else (listed,) if isinstance(listed, int) else listed)
-    strays = sorted(found - owned - ignored - {_VOID})
+    ignored = {*ignored_values(listed)}
+    strays = sorted(found - owned - ignored - {IGNORE})
     _check_overlap(facts, found & owned, names.file)
     if strays:
         warnings.append(_stray_line(facts, list(strays), names.file))
-    ignored |= set(strays) | ({_VOID} & found - owned)
+    ignored |= set(strays) | ({IGNORE} & found - owned)
     if all(spelling == (i,) for i, spelling in enumerate(spelled)):
         classes = tuple(c.model_copy(update={"value": None}) for c in classes)
-    why = f"From {names.file.name}." if listed is not None else _void_why(facts, tuple(ignored & {_VOID}))
+    why = f"From {names.file.name}." if listed is not None else _void_why(facts, tuple(ignored & {IGNORE}))
     return Settled(
         classes=classes,
         spelled=spelled,
@@ -150,8 +145,7 @@ def _values_named(facts: MaskTotals, names: Names) -> Settled:
 def _colors_named(facts: MaskTotals, names: Names) -> Settled:
     if any(c.color is None and not c.mask_colors for c in names.classes):
         raise DataError(f"{names.file}: the masks are RGB pictures, so every class needs a color; {_some(facts)}")
-    raw: Any = names.ignore_color
-    ignored = [] if raw is None else [tuple(raw)] if isinstance(raw[0], int) else [tuple(c) for c in raw]
+    ignored = ignored_colors(names.ignore_color)
     spelled = tuple(c.mask_colors or (_color(c.color),) for c in names.classes)
     owned = {color for colors in spelled for color in colors}
     _check_overlap(facts, owned & set(facts.pixels), names.file)
@@ -180,6 +174,8 @@ def _check_count(facts: MaskTotals, found: list[Spelling], name: str) -> None:
     what = "colour" if facts.colors else "value"
     if len(found) < 2:
         only = f" ({found[0]})" if found else ""
+        if IGNORE in facts.pixels and found != [IGNORE]:
+            only += " beside 255, which then means 'no label',"
         raise DataError(f"{name}: expected masks of at least two classes, found one {what}{only} in all of them")
     if len(found) > MAX_CLASSES:
         raise DataError(f"{name}: found {len(found)} {what}s in the masks; {_resampled(facts, found)}")
@@ -206,7 +202,7 @@ def _stray_line(facts: MaskTotals, strays: list[Any], file: Path) -> str:
 def _void_why(facts: MaskTotals, ignored: tuple[Any, ...]) -> str:
     if not ignored:
         return "Every value in the masks is a class."
-    share = facts.pixels[_VOID] / sum(facts.pixels.values())
+    share = facts.pixels[IGNORE] / sum(facts.pixels.values())
     return f"255 has {share:.2%} of the pixels; beside small ids it means 'no label'."
 
 

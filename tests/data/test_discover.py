@@ -9,7 +9,8 @@ from PIL import Image
 from segdeploy.classes import default_colors
 from segdeploy.config.schema import MaskPreprocessing
 from segdeploy.data.discover import settle_classes
-from segdeploy.data.facts import read_facts
+from segdeploy.data.facts import MANY, read_facts
+from segdeploy.data.scan import check
 from segdeploy.data.table import Sample
 from segdeploy.errors import DataError
 
@@ -56,6 +57,9 @@ def settle(tmp_path):
         ([0, 3, 9], {"num_classes": "auto"}, ((0, 3, 9), 255, "class_id")),
         ([0, 3, 9, 255], {"num_classes": "auto"}, ((0, 3, 9), 255, "class_id")),
         ([0, 3, 9, 255], {"num_classes": "auto", "ignore_index": None}, ((0, 3, 9, 255), None, "class_id")),
+        ([0, 128, 255], {"num_classes": "auto"}, ((0, 128, 255), None, "class_id")),
+        ([0, 85, 170, 255], {"num_classes": "auto"}, ((0, 85, 170, 255), None, "class_id")),
+        ([0, 128, 255], {"num_classes": "auto", "ignore_index": 255}, ((0, 128), 255, "class_id")),
         ([0, 1, 2], {"num_classes": "auto", "ignore_index": 2}, (None, 2, "class_id")),
     ],
 )
@@ -77,6 +81,21 @@ def test_values(settle, values, keys, expected):
         ([0, 1], {"num_classes": 2, "ignore_index": 0}, "found 1: 1; give each class its `value`"),
         ([7], {"num_classes": "auto"}, "expected masks of 2 to 255 values, found 1: 7"),
         ([1, 255], {"num_classes": "auto"}, "found 1: 1"),
+        ([0, 255], {"num_classes": "auto", "ignore_index": 255}, "found 1: 0"),
+        ([0, 0], {"num_classes": "auto", "ignore_index": 0}, "2 to 255 values, found none that has a label; list the"),
+        ([0, 0], {"num_classes": "auto", "ignore_index": 0, "encoding": "class_id"}, "found none that has a label"),
+        (
+            [RED, BLUE],
+            {"num_classes": "auto", "encoding": "class_id"},
+            "found RGB pictures alone; set `encoding: color`",
+        ),
+        (range(MANY + 100), {"num_classes": "auto"}, f"found {MANY + 100}: 0, "),
+        (range(MANY + 100), {"num_classes": 3}, f"found {MANY + 100}: 0, "),
+        (
+            [(i % 256, i // 256, 9) for i in range(MANY + 100)],
+            {"num_classes": "auto"},
+            f"255 classes, found {MANY + 100}: ",
+        ),
         (range(300), {"num_classes": "auto"}, "found 299: 0, 1, 2, 3, 4, 5, 6, 7, ...; Smoothed edges"),
         ([0, 255], {"num_classes": 3, "encoding": "binary"}, "0/255 masks have 2 classes, but num_classes is 3"),
         ([RED, GREEN, BLUE], {"num_classes": 2}, r"expected the colours of 2 classes, found 3: \(0, 0, 255\), "),
@@ -142,6 +161,17 @@ def test_palette_colours_are_for_pictures(settle):
 )
 def test_encoding_of_named_classes(settle, classes, masks, expected):
     assert settle(*masks, classes=tuple("abc"[:classes])).encoding == expected
+
+
+@pytest.mark.parametrize("ignored", [255, [7, 255]])
+def test_255_that_is_ignored_is_no_class(tmp_path, ignored):
+    Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "mask.png")
+    Image.new("RGB", (2, 1)).save(tmp_path / "image.png")
+    facts = read_facts([Sample(tmp_path / "image.png", tmp_path / "mask.png")])
+    keys = MaskPreprocessing.model_validate_json(json.dumps({"classes": ["a", "b"], "ignore_index": ignored}))
+    classes = settle_classes(facts, keys, "masks")
+    assert classes.encoding == "class_id"
+    assert "binary-mask" in [f.rule for f in check({"training": facts}, classes) if f.severity == "error"]
 
 
 def test_255_as_the_value_of_a_class(settle):

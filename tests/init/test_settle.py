@@ -69,6 +69,16 @@ def test_unreadable_masks_are_all_named(tmp_path):
     assert "JPEG mask" in lines[3]
 
 
+def test_wide_values_among_colours_are_named(tmp_path):
+    Image.new("RGB", (2, 1)).save(tmp_path / "image.png")
+    Image.fromarray(np.array([[RED, BLUE]], np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.array([[1, 40000]], np.uint16)).save(tmp_path / "b.png")
+    with pytest.raises(
+        DataError, match=r"1 hold\(s\) wider values; save all masks in one form:\n.*b\.png: found a I;16"
+    ):
+        look([Sample(tmp_path / "image.png", tmp_path / name) for name in ("a.png", "b.png")])
+
+
 def test_unreadable_images_are_named(tmp_path):
     Image.new("L", (2, 2)).save(tmp_path / "mask.png")
     (tmp_path / "image.jpg").write_text("no")
@@ -83,6 +93,8 @@ def test_unreadable_images_are_named(tmp_path):
         ([0, 1, 255], [("class_0", (0,)), ("class_1", (1,))], (255,), "class_id"),
         ([0, 255], [("background", (0,)), ("foreground", (255,))], (), "binary"),
         ([0, 128, 255], [("class_0", (0,)), ("class_128", (128,)), ("class_255", (255,))], (), "class_id"),
+        ([128, 255], [("class_128", (128,)), ("class_255", (255,))], (), "class_id"),
+        ([0, 85, 170, 255], [(f"class_{v}", (v,)) for v in (0, 85, 170, 255)], (), "class_id"),
         ([1, 7, 255], [("class_1", (1,)), ("class_7", (7,))], (255,), "class_id"),
     ],
 )
@@ -151,7 +163,7 @@ def test_names_of_colours(tmp_path, file, names):
     ("rows", "names", "said"),
     [
         ([[3, 3]], None, r"expected masks of at least two classes, found one value \(3\) in all of them"),
-        ([[3, 255]], None, None),
+        ([[3, 255]], None, r"found one value \(3\) beside 255, which then means 'no label', in all"),
         ([[40, 41]], "a\nb\n", r"no mask has any of its classes; the masks hold 40, 41"),
         ([[BLACK, RED]], "a\nb\n", r"every class needs a color; the masks hold \(0, 0, 0\), \(255, 0, 0\)"),
         ([[0, 1]], "a\na\n", r"a stands more than once"),
@@ -160,9 +172,6 @@ def test_names_of_colours(tmp_path, file, names):
     ],
 )
 def test_what_cannot_be_settled(tmp_path, rows, names, said):
-    if said is None:
-        assert settled(tmp_path, rows, names=names).encoding == "class_id"
-        return
     with pytest.raises(DataError, match=said):
         settled(tmp_path, rows, names=names)
 
@@ -172,3 +181,27 @@ def test_names_in_no_known_form(tmp_path, text):
     (tmp_path / "classes.yaml").write_text(text)
     with pytest.raises(DataError, match=r"classes.yaml: expected names of classes"):
         find_names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ignore_index: 1.5", "expected one pixel value or several in `ignore_index`, found 1.5"),
+        ("ignore_index: void", "in `ignore_index`, found 'void'"),
+        ("ignore_color: []", r"expected one colour \[red, green, blue\] or several in `ignore_color`, found \[\]"),
+        ("ignore_color: [1, 2]", "in `ignore_color`, found"),
+    ],
+)
+def test_what_is_ignored_in_no_known_form(tmp_path, line, said):
+    (tmp_path / "classes.yaml").write_text(f"classes: [a, b]\n{line}\n")
+    with pytest.raises(DataError, match=f"classes.yaml: .*{said}"):
+        find_names(tmp_path)
+
+
+def test_several_ignored_colours(tmp_path):
+    names = "classes: [{name: a, color: [0, 0, 0]}, {name: b, color: [255, 0, 0]}]\nignore_color: "
+    white = (255, 255, 255)
+    result = settled(tmp_path, [[BLACK, RED, BLUE]], names=f"{names}[0, 0, 255]", file="classes.yaml")
+    assert (result.ignored, result.warnings) == ((BLUE,), ())
+    result = settled(tmp_path, [[BLACK, RED, BLUE]], names=f"{names}[[0, 0, 255], {[*white]}]", file="classes.yaml")
+    assert (result.ignored, result.warnings) == ((BLUE, white), ())
