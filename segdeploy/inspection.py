@@ -15,7 +15,7 @@ from segdeploy.data.findings import Finding, findings_text
 from segdeploy.data.masks import unpack
 from segdeploy.data.scan import check
 from segdeploy.data.split import configured_tables, read_parts
-from segdeploy.data.table import PARTS, Tables, read_table
+from segdeploy.data.table import PART_WORDS, PARTS, Tables, read_table
 from segdeploy.errors import ConfigError, DataError
 from segdeploy.run_folder import DESCRIPTION_FILE, find_run
 from segdeploy.tables import percent, text_table
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 WHOLE = "all"
 """The one part of a table that is not split."""
 _ROWS = 64
-_STEMS = {"train": "training", "val": "validation", "valid": "validation"}
 
 
 def read_classes(path: Path) -> MaskPreprocessing:
@@ -55,6 +54,8 @@ def read_classes(path: Path) -> MaskPreprocessing:
 def read_tables(paths: Sequence[Path], config: RunConfig | None) -> Mapping[str, Sequence[Sample]]:
     """The samples by part: of one table as it is split, of several tables each as a part of its file's name.
 
+    A table whose name is taken goes by its path.
+
     Without `paths` the tables are those that the configuration names.
 
     Raises:
@@ -67,7 +68,11 @@ def read_tables(paths: Sequence[Path], config: RunConfig | None) -> Mapping[str,
     if config is not None:
         columns = (config.image.column or config.image.name, config.mask.column or config.mask.name)
     if len(paths) > 1:
-        return {_STEMS.get(p.stem, p.stem): read_table(p, *columns, None) for p in paths}
+        parts: dict[str, Sequence[Sample]] = {}
+        for path in paths:
+            name: str = PART_WORDS.get(path.stem.lower(), path.stem)
+            parts[str(path) if name in parts else name] = read_table(path, *columns, None)
+        return parts
     samples = read_table(paths[0], *columns)
     if not any(s.part for s in samples):
         return {WHOLE: samples}

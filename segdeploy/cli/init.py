@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def command(data: Path, output: Path, layout: str | None, force: bool) -> None:
     """Look at DATA and write a commented configuration that trains on it.
 
-    DATA is a CSV with a column of images and one of masks, a folder with images/ and masks/ (also inside train/ and
-    val/) or with train.csv and val.csv, or a known public data set. Nothing is written into it.
+    DATA is a table (such as CSV, TSV, JSON or Parquet) with a column of images and one of masks, a folder with
+    images/ and masks/ (also inside train/ and val/) or with train.csv and val.csv, or a known public data set. Nothing
+    is written into it.
     """
     from segdeploy.init.run import write_config
     from segdeploy.plugin.extras import require

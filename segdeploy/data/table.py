@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 Part = Literal["training", "validation", "test"]
 PARTS: tuple[Part, ...] = ("training", "validation", "test")
-_PART_NAMES: dict[str, Part] = {
-    "0": "training", "train": "training", "training": "training",
-    "1": "validation", "val": "validation", "valid": "validation", "validation": "validation",
-    "2": "test", "test": "test",
+PART_WORDS: dict[str, Part] = {
+    "train": "training", "training": "training",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
 }  # fmt: skip
+"""What files, folders and cells call the parts, in lower case."""
+_CELLS: dict[str, Part] = {**PART_WORDS, "0": "training", "1": "validation", "2": "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def read_table(
     """
     path = Path(table) if isinstance(table, (str, os.PathLike)) else None
     if path is not None and not path.exists():
-        raise DataError(f"{path}: expected a CSV file or a folder with images/ and masks/, found nothing there")
+        raise DataError(f"{path}: expected a table or a folder with images/ and masks/, found nothing there")
     if path is not None and path.is_dir():
         samples = _from_folders(path, image, mask, key)
     else:
@@ -104,9 +106,9 @@ def _from_rows(table: Table, image: str, mask: str | None, split: str | None, ke
 
 def _part(value: Any, column: str, place: str) -> Part | None:
     word = cell_text(value)
-    if word and word.strip().lower() not in _PART_NAMES:
+    if word and word.strip().lower() not in _CELLS:
         raise DataError(f"{place}: expected train, validation or test (or 0, 1, 2) in {column!r}, got {word!r}")
-    return _PART_NAMES[word.strip().lower()] if word else None
+    return _CELLS[word.strip().lower()] if word else None
 
 
 def _from_folders(path: Path, image: str, mask: str | None, key: str | None) -> list[Sample]:
@@ -117,7 +119,7 @@ def _from_folders(path: Path, image: str, mask: str | None, key: str | None) -> 
         inside = [path / name for name in (image, "images") if (path / name).is_dir()]
         pairs = [(file, None) for file in find_images(inside[:1] or [path])]
     else:
-        images, masks = _by_stem(_subfolder(path, image, "images")), _by_stem(_subfolder(path, mask, "masks"))
+        images, masks = by_stem(_subfolder(path, image, "images")), by_stem(_subfolder(path, mask, "masks"))
         lonely = sorted(set(images) ^ set(masks))
         if lonely:
             where = "image" if lonely[0] in images else "mask"
@@ -133,7 +135,12 @@ def _subfolder(path: Path, *names: str) -> Path:
     raise DataError(f"{path}: expected the folders images/ and masks/, found no {names[-1]}/")
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def by_stem(folder: Path) -> dict[str, Path]:
+    """The images of a folder, at any depth, by their path inside it without the suffix.
+
+    Raises:
+        DataError: two have the same stem, or there is none.
+    """
     found: dict[str, Path] = {}
     for file in find_images([folder]):
         stem = file.relative_to(folder).with_suffix("").as_posix()

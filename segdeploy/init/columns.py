@@ -1,16 +1,17 @@
-"""Which columns of a CSV hold images, masks and the split: by what is in the files, then by name."""
+"""Which columns of a table hold images, masks and the split: by what is in the files, then by name."""
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segdeploy.data.findings import first_lines
 from segdeploy.data.images import read_image
-from segdeploy.data.table import IMAGE_SUFFIXES
+from segdeploy.data.rows import cell_text, read_rows
+from segdeploy.data.table import IMAGE_SUFFIXES, PART_WORDS
 from segdeploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ _FEW = 64
 """A mask shows fewer colours than this; a photograph, thousands."""
 _MASK_WORD = re.compile(r"mask|label|annot|seg|target|truth|\bgt\b|_gt|gt_", re.IGNORECASE)
 _IMAGE_WORD = re.compile(r"image|img|photo|picture|input|rgb", re.IGNORECASE)
-_SPLIT_WORDS = frozenset({"train", "training", "val", "valid", "validation", "test"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,17 @@ class Columns:
 
 
 def find_columns(path: Path) -> Columns:
-    """Look at a CSV and at some of the files that it names.
+    """Look at a table and at some of the files that it names.
 
     Raises:
+        MissingPartError: see `read_rows`.
         DataError: it cannot be read, or does not have one column of images and one of masks.
     """
-    rows = _rows(path)
-    if not rows:
+    table = read_rows(path)
+    if not table.items:
         raise DataError(f"{path}: expected at least one row, found none")
-    names = [name for name in rows[0] if name]
+    names = [name for name in table.columns if name]
+    rows = [{name: cell_text(row.get(name)) for name in names} for _, row in table.items]
     some = rows[:: max(1, len(rows) // _LOOKED_AT)][:_LOOKED_AT]
     colors = {name: _colors(path.parent, [row[name] for row in some]) for name in names}
     files = {name: count for name, count in colors.items() if count is not None}
@@ -57,15 +59,17 @@ def find_columns(path: Path) -> Columns:
     return Columns(image, mask, split)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            return [{key: value or "" for key, value in row.items() if key is not None}
-                    for row in csv.DictReader(handle)]  # fmt: skip
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read: {e.strerror or e}") from e
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise DataError(f"{path}: expected a CSV file in UTF-8: {e}") from e
+def check_split(path: Path, column: str) -> None:
+    """Refuse rows that do not say their part: drawn at random, rows of the test part would be trained on.
+
+    Raises:
+        DataError: one line for each such row, up to fifty.
+    """
+    rows = read_rows(path).items
+    blank = [f"{place}: {column!r} is empty" for place, row in rows if not cell_text(row.get(column)).strip()]
+    if blank:
+        said = f"{path}: {len(blank)} of {len(rows)} row(s) do not say their part; fill {column!r}, or remove the rows:"
+        raise DataError(first_lines(said, blank))
 
 
 def _colors(folder: Path, cells: list[str]) -> float | None:
@@ -105,5 +109,5 @@ def _narrow(names: list[str], word: re.Pattern[str], exact: str) -> list[str]:
 
 
 def _is_split(name: str, rows: list[dict[str, str]]) -> bool:
-    words = {row[name].strip().lower() for row in rows}
-    return words <= _SPLIT_WORDS or (name == "split" and words <= {"0", "1", "2"})
+    words = {row[name].strip().lower() for row in rows} - {""}
+    return bool(words) and (words <= PART_WORDS.keys() or (name == "split" and words <= {"0", "1", "2"}))

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from segdeploy.data.layouts import Known, find_layout, known_layouts
-from segdeploy.data.table import PARTS, Part, Sample, read_table
+from segdeploy.data.rows import read_rows
+from segdeploy.data.table import PART_WORDS, PARTS, Part, Sample, read_table
 from segdeploy.errors import DataError
-from segdeploy.init.columns import find_columns
+from segdeploy.init.columns import Columns, check_split, find_columns
 from segdeploy.init.pairs import find_pairs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 TableName = Part | Literal["dataset"]
-PART_WORDS: dict[Part, tuple[str, ...]] = {
-    "training": ("train", "training"),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+_WORDS: dict[Part, list[str]] = {part: [word for word, p in PART_WORDS.items() if p == part] for part in PARTS}
 HELD_OUT = 10
 """Every so many training samples become the validation part where a data set has none."""
 
@@ -57,7 +53,7 @@ class Found:
 
 
 def find(data: Path, layout: str | None = None) -> Found:
-    """Look for images and masks in a folder or CSV.
+    """Look for images and masks in a folder or a table (see `read_rows`).
 
     Raises:
         DataError: there is no such thing, or its form is none of those that can be read.
@@ -65,9 +61,9 @@ def find(data: Path, layout: str | None = None) -> Found:
     if data.is_file():
         if layout is not None:
             raise DataError(f"{data}: --layout {layout} needs a folder, found a file")
-        return _complete(_from_csv(data))
+        return _complete(_from_table(data, find_columns(data)))
     if not data.is_dir():
-        raise DataError(f"{data}: expected a CSV file or a folder, found nothing there")
+        raise DataError(f"{data}: expected a table or a folder, found nothing there")
     matched = find_layout(data, layout)
     if matched is not None:
         known = matched[0].read(matched[1])
@@ -90,8 +86,9 @@ def find(data: Path, layout: str | None = None) -> Found:
     return _complete(found)
 
 
-def _from_csv(path: Path) -> Found:
-    columns = find_columns(path)
+def _from_table(path: Path, columns: Columns) -> Found:
+    if columns.split is not None:
+        check_split(path, columns.split)
     samples = read_table(path, columns.image, columns.mask, columns.split or "split")
     note = f"The column {columns.split!r} says which part a row belongs to." if columns.split else ""
     return Found(
@@ -107,13 +104,13 @@ def _from_csv(path: Path) -> Found:
 
 def _from_part_tables(data: Path) -> Found | None:
     """train.csv, val.csv and perhaps test.csv."""
-    files = {part: _named(data, [f"{word}.csv" for word in words]) for part, words in PART_WORDS.items()}
+    files = {part: _named(data, [f"{word}.csv" for word in words]) for part, words in _WORDS.items()}
     paths: dict[TableName, Path] = {part: file for part, file in files.items() if file is not None}
     if "training" not in paths:
         return None
     columns = find_columns(paths["training"])
     notes = []
-    if "test" in paths and not _has_masks(paths["test"], columns.mask):
+    if "test" in paths and columns.mask not in read_rows(paths["test"]).columns:
         notes.append(f"{paths.pop('test').name} is left out: it has no column {columns.mask!r}.")
     named = ", ".join(path.name for path in paths.values())
     return Found(
@@ -127,22 +124,20 @@ def _from_part_tables(data: Path) -> Found | None:
     )
 
 
-def _has_masks(path: Path, column: str) -> bool:
-    with path.open(newline="", encoding="utf-8-sig") as handle:
-        return column in next(csv.reader(handle), [])
-
-
 def _from_only_table(data: Path) -> Found | None:
     tables = sorted(data.glob("*.csv"))
+    if len(tables) != 1:
+        return None
     try:
-        return _from_csv(tables[0]) if len(tables) == 1 else None
+        columns = find_columns(tables[0])
     except DataError:
         return None  # a CSV beside images/ and masks/ may hold anything
+    return _from_table(tables[0], columns)
 
 
 def _from_folders(data: Path) -> Found | None:
     """images/ and masks/, with train/ and val/ above or below them, or without."""
-    folders = {part: _named(data, list(words), directory=True) for part, words in PART_WORDS.items()}
+    folders = {part: _named(data, words, directory=True) for part, words in _WORDS.items()}
     inside = {part: find_pairs(folder) for part, folder in folders.items() if folder is not None}
     parts = {part: pairs for part, pairs in inside.items() if pairs is not None}
     if "training" in parts:
@@ -177,7 +172,7 @@ def _split_by_folder(images: Path, samples: list[Sample]) -> dict[TableName, lis
     parts: dict[TableName, list[Sample]] = {}
     for sample in samples:
         top = sample.image.relative_to(images).parts[0].lower()
-        part = next((part for part, words in PART_WORDS.items() if top in words), None)
+        part = PART_WORDS.get(top)
         if part is None:
             return None
         parts.setdefault(part, []).append(sample)

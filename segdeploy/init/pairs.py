@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segdeploy.data.table import Sample, find_images
+from segdeploy.data.findings import first_lines
+from segdeploy.data.table import Sample, by_stem
 from segdeploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ _MASKS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "segmentationclass",
     "segmentationclasspng", "ground_truth", "groundtruth", "gt", "targets", "target", "segmentation", "segmentations",
 )  # fmt: skip
-_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +51,13 @@ def find_pairs(root: Path) -> Pairs | None:
     image_folder, mask_folder = _folder(root, _IMAGES), _folder(root, _MASKS)
     if image_folder is None or mask_folder is None:
         return None
-    images, masks = _by_stem(image_folder), _by_stem(mask_folder)
+    images, masks = by_stem(image_folder), by_stem(mask_folder)
     ending = _ending(set(images), sorted(masks))
     partner = {stem.removesuffix(ending): file for stem, file in masks.items()}
     lonely = [f"{file}: has no mask" for stem, file in images.items() if stem not in partner]
     lonely += [f"{file}: has no image" for stem, file in partner.items() if stem not in images]
     if lonely:
-        more = [f"... and {len(lonely) - _SHOWN} more"] if len(lonely) > _SHOWN else []
-        raise DataError("\n".join([f"{root}: {len(lonely)} file(s) without a partner:", *lonely[:_SHOWN], *more]))
+        raise DataError(first_lines(f"{root}: {len(lonely)} file(s) without a partner:", lonely))
     samples = [Sample(images[stem], partner[stem]) for stem in sorted(images)]
     return Pairs(root=root, image_folder=image_folder, mask_folder=mask_folder, samples=samples, plain=not ending)
 
@@ -66,16 +65,6 @@ def find_pairs(root: Path) -> Pairs | None:
 def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
     inside = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
     return next((inside[name] for name in names if name in inside), None)
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in find_images([folder]):
-        stem = file.relative_to(folder).with_suffix("").as_posix()
-        if stem in found:
-            raise DataError(f"{folder}: {found[stem].name} and {file.name} have the same stem")
-        found[stem] = file
-    return found
 
 
 def _ending(images: set[str], masks: list[str]) -> str:

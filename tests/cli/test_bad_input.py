@@ -138,7 +138,7 @@ def test_all_broken_samples_are_named(folder):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda f: (f / "data.csv").unlink(), "data.csv: expected a CSV file or a folder"),
+        (lambda f: (f / "data.csv").unlink(), "data.csv: expected a table or a folder"),
         (lambda f: (f / "data.csv").write_text("image,label\na,b\n"), "expected a column 'mask', found image, label"),
         (lambda f: (f / "data.csv").write_text("image,mask\n0.jpg,\n"), "data.csv:2: expected a path in"),
         (lambda f: (f / "data.csv").write_bytes(b"\x89PNG\r\n\x1a\n\0\0"), "data.csv: expected a CSV file in UTF-8"),

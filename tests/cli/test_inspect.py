@@ -68,6 +68,16 @@ def test_parts_by_name_and_errors(inspect, data):
     assert [(f["severity"], f["rule"]) for f in found["findings"]] == [("error", "leak")]
 
 
+def test_tables_of_one_name_are_all_looked_at(inspect, data):
+    for name, rows in (("a", (0, 1)), ("b", (2, 3, 4))):
+        (data / name).mkdir()
+        lines = [f"../images/{i}.jpg,../masks/{i}.png" for i in rows]
+        (data / name / "data.csv").write_text("\n".join(["image,mask", *lines]))
+    _, said, _ = inspect(data / "a" / "data.csv", data / "b" / "data.csv", "--json")
+    parts = json.loads(said)["parts"]
+    assert {name: p["samples"] for name, p in parts.items()} == {"data": 2, str(data / "b" / "data.csv"): 3}
+
+
 def test_configuration_gives_classes_split_and_what_is_allowed(inspect, data):
     shutil.copy(data / "images" / "0.jpg", data / "images" / "3.jpg")
     config = data / "config.yaml"
@@ -115,7 +125,7 @@ def test_masks_that_fit_no_class_map(inspect, data):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["none"], "none: expected a CSV file or a folder"),
+        (["none"], "none: expected a table or a folder"),
         ([".", "--classes", "none.yaml"], "none.yaml: cannot be read"),
         ([".", "--classes", "bad.yaml"], "bad.yaml: expected `classes` and `ignore_index`"),
         ([".", "--classes", "classes.yaml", "-c", "x.yaml"], "expected either --config or --classes"),

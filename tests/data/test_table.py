@@ -72,7 +72,7 @@ def test_table_that_is_no_text(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"image,mask\n\xff\xfe,x\n")
     with pytest.raises(DataError, match=r"x\.csv: expected a CSV file in UTF-8"):
         read_table(tmp_path / "x.csv")
-    with pytest.raises(DataError, match=r"y\.csv: expected a CSV file or a folder with images/ and masks/"):
+    with pytest.raises(DataError, match=r"y\.csv: expected a table or a folder with images/ and masks/"):
         read_table(tmp_path / "y.csv")
 
 

@@ -1,5 +1,7 @@
 """The forms in which people keep images and masks; columns are told by what is in the files."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -147,6 +149,44 @@ def test_a_split_column_without_validation(tmp_path):
     assert stems_of(find(table)) == {"training": same(*"0123"), "validation": same("4"), "test": same("5")}
 
 
+@pytest.mark.parametrize("column", ["split", "subset"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_rows_that_do_not_say_their_part_are_named(tmp_path, column, beside):
+    table = write_rows(tmp_path, f"image,mask,{column}", "x/{0}.jpg,y/{0}.png,train")
+    table.write_text(table.read_text().replace("4.png,train", "4.png,").replace("5.png,train", "5.png,test"))
+    if beside:  # the folders, which have no split, are no way round it
+        pairs(tmp_path, "images", "masks", "abc")
+    with pytest.raises(DataError) as caught:
+        find(tmp_path if beside else table)
+    assert str(caught.value).splitlines() == [
+        f"{table}: 1 of 6 row(s) do not say their part; fill {column!r}, or remove the rows:",
+        f"{table}:6: {column!r} is empty",
+    ]
+
+
+def test_an_empty_column_is_no_split(tmp_path):
+    table = write_rows(tmp_path, "image,mask,note", "x/{0}.jpg,y/{0}.png,")
+    assert find_columns(table) == Columns("image", "mask", None)
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".json", ".jsonl"])
+def test_every_form_of_a_table(tmp_path, suffix):
+    pairs(tmp_path, "x", "y", "abcd")
+    records = [
+        {"photo": f"x/{s}.jpg", "truth": f"y/{s}.png", "part": part}
+        for s, part in zip("abcd", ["train", "training", "val", "testing"], strict=True)
+    ]
+    table = tmp_path / f"table{suffix}"
+    if suffix == ".tsv":
+        table.write_text("\n".join("\t".join(row) for row in [records[0].keys(), *(r.values() for r in records)]))
+    else:
+        lines = [json.dumps(r) for r in records]
+        table.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
+    assert find_columns(table) == Columns("photo", "truth", "part")
+    found = find(table)
+    assert [s.part for s in found.samples["dataset"]] == ["training", "training", "validation", "test"]
+
+
 def test_one_table_in_a_folder(tmp_path):
     table = write_rows(tmp_path, "image,mask", "x/{0}.jpg,y/{0}.png")
     assert find(tmp_path).paths == {"dataset": table}
@@ -166,7 +206,7 @@ def test_all_files_without_a_partner(tmp_path):
 
 
 def test_nothing_that_could_be_a_data_set(tmp_path):
-    with pytest.raises(DataError, match="expected a CSV file or a folder, found nothing there"):
+    with pytest.raises(DataError, match="expected a table or a folder, found nothing there"):
         find(tmp_path / "nowhere")
     with pytest.raises(DataError) as caught:
         find(tmp_path)

@@ -277,7 +277,7 @@ def test_train_runs_with_it(form, folder, tmp_path, tiny_table, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nowhere"], "segdeploy: nowhere: expected a CSV file or a folder, found nothing there"),
+        (["nowhere"], "segdeploy: nowhere: expected a table or a folder, found nothing there"),
         (["data", "--layout", "voc"], "segdeploy: data: expected Pascal VOC (JPEGImages, "),
         (["data", "--layout", "vok"], "segdeploy: --layout vok: expected one of pets, cityscapes, "),
         (["data", "-o", "data/c.yaml"], "segdeploy: data/c.yaml: lies in the data folder"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from segdeploy.data.findings import first_lines
 from segdeploy.data.table import Sample
 from segdeploy.errors import DataError
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from segdeploy.config.schema import NamedClass
     from segdeploy.data.table import Part
-
-_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +121,6 @@ class Faults:
     def raise_if_any(self) -> None:
         """DataError with one line for each fault, up to fifty."""
         if self.lines:
-            more = [f"... and {len(self.lines) - _SHOWN} more"] if len(self.lines) > _SHOWN else []
             count = len(self.lines)
             head = f"{self.root}: {count} thing{'s are' if count > 1 else ' is'} missing or empty:"
-            raise DataError("\n".join([head, *self.lines[:_SHOWN], *more]))
+            raise DataError(first_lines(head, self.lines))
