@@ -149,6 +149,16 @@ def test_voc_agrees_with_torchvision_and_the_published_palette(tmp_path):
     assert voc.voc_color(255) == (224, 224, 192)  # the void of the published label pictures
 
 
+def test_folders_like_camvids_are_not_camvid(tmp_path):
+    camvid_tree(tmp_path / "theirs")
+    assert find_layout(tmp_path / "theirs")[0].name == "camvid"
+    for part in ("train", "trainannot"):
+        picture(tmp_path / "mine" / part / "frame_1.png")
+    text(tmp_path / "mine/train.txt", "train/frame_1.png trainannot/frame_1.png")
+    assert find_layout(tmp_path / "mine") is None
+    assert find_layout(tmp_path / "mine", "camvid") is not None  # who names it is believed
+
+
 def test_camvid_agrees_with_the_benchmark():
     config = load_config(Path(__file__).parents[2] / "benchmarks/camvid/fpn_mobilenetv3.yaml")
     theirs = config.mask.preprocessing

