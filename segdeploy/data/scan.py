@@ -116,8 +116,13 @@ def auto_class_weights(report: ScanReport) -> NDArray[np.float64]:
     A class's frequency is its pixels over the labelled pixels of the masks that have it; here every mask
     counts as equally large. A class that never occurs gets weight 0.
     """
-    frequency = report.pixels / np.maximum(report.present, 1)
-    seen = report.pixels > 0
-    weights = np.zeros(len(report.classes))
+    return median_frequency_weights(report.pixels, report.present)
+
+
+def median_frequency_weights(pixels: NDArray[np.int64], present: NDArray[np.int64]) -> NDArray[np.float64]:
+    """See `auto_class_weights`; `pixels` and `present` are (C,), as in `ScanReport`."""
+    frequency = pixels / np.maximum(present, 1)
+    seen = pixels > 0
+    weights = np.zeros(len(pixels))
     weights[seen] = np.median(frequency[seen]) / frequency[seen]
     return weights

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segdeploy.data.scan import median_frequency_weights
+
 if TYPE_CHECKING:
     from segdeploy.init.look import MaskTotals
     from segdeploy.init.machine import Machine
@@ -190,11 +192,9 @@ def _epochs(training: int, machine: Machine) -> tuple[int, str]:
 
 
 def _weights(facts: MaskTotals, settled: Settled) -> tuple[bool, str]:
-    """Frequencies as in median frequency balancing: a class's pixels over the masks that have it."""
-    frequency = np.array([facts.pixels_of(s) / max(1, facts.masks_with(s)) for s in settled.spelled])
-    seen = frequency > 0
-    ratio = float(np.median(frequency[seen]) / frequency[seen].min())
-    rarest = settled.classes[int(np.argmin(np.where(seen, frequency, np.inf)))].name
+    pixels = np.array([facts.pixels_of(s) for s in settled.spelled])
+    weights = median_frequency_weights(pixels, np.array([facts.masks_with(s) for s in settled.spelled]))
+    ratio, rarest = float(weights.max()), settled.classes[int(weights.argmax())].name
     fact = f"the median class is {ratio:.1f} times as frequent as the rarest ({rarest}), in the masks that have them"
     if ratio > _SKEWED:
         return True, f"auto (median frequency / frequency): {fact}. Delete it to count every pixel the same."
