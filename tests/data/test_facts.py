@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,16 @@ def test_many_colours_are_counted_and_the_commonest_kept(tmp_path):
     assert (facts.distinct, len(facts.codes)) == (MANY + 11, MANY)
     assert facts.pixels[facts.codes.index(0xFFFFFF)] == 20
     assert facts.codes == tuple(sorted(facts.codes))
+
+
+def test_a_photograph_in_the_place_of_a_mask_takes_little_memory(tmp_path):
+    path = put(tmp_path / "m.png", np.random.default_rng(0).integers(0, 256, (100, 120, 3), dtype=np.uint8))
+    read_mask_facts(path)
+    tracemalloc.start()
+    kept = [read_mask_facts(path) for _ in range(8)]
+    size = tracemalloc.get_traced_memory()[0] / len(kept)
+    tracemalloc.stop()
+    assert size < 64 << 10
 
 
 def test_equal_pixels_have_equal_digests(tmp_path):
