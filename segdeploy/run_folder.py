@@ -6,6 +6,7 @@ RUN/
   metrics.jsonl               one line per epoch, with speed and learning rate;  curves.png  the same as a picture
   splits/                     training.csv, validation.csv, test.csv: which sample was in which part
   model_card.md               what the model is, how good, how to use it
+  test_statistics.json        what the last `segdeploy evaluate` or `SegModel.experiment` found
   model/                      all that predicting, evaluating and exporting need; may be copied by itself
     model.json                how to rebuild the model (ModelSpec)
     model_hyperparameters.json  the configuration with all defaults filled in
@@ -46,7 +47,8 @@ SPLITS_FOLDER = "splits"
 class Skip:
     """What a training does not write: Ludwig's `skip_save_*`.
 
-    `description`: description.json. `statistics`: training_statistics.json, metrics.jsonl and curves.png.
+    `description`: description.json; a run that is resumed without it cannot tell whether its data are still the same.
+    `statistics`: training_statistics.json, metrics.jsonl and curves.png.
     `progress`: training_progress.json and the checkpoint; such a run cannot be resumed. `log`: TensorBoard's files.
     """
 

@@ -125,6 +125,10 @@ class Training:
 
     def go(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         """Train to the last epoch, score the best weights on the test part, write the model card."""
+        schedule = self.config.trainer.learning_rate_scheduler
+        if schedule.decay == "cosine" and schedule.t_0 is None:
+            total = self.config.trainer.epochs * self.steps
+            log.info("learning rate: cosine, once down over all %d steps; Ludwig restarts every t_0 steps", total)
         with Record(self.run, self.spec.mask_name, self.state.epoch, self.skip) as record:
             while self.state.epoch < self.config.trainer.epochs and not self.stalled:
                 row = self.epoch()

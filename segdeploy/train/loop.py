@@ -25,6 +25,7 @@ from segdeploy.progress import progress
 from segdeploy.run_folder import Skip, find_run
 from segdeploy.runtime.torch_runner import pick_device
 from segdeploy.train.epochs import Training, TrainResult
+from segdeploy.train.losses import class_weights
 from segdeploy.train.record import training_set_metadata
 
 if TYPE_CHECKING:
@@ -111,8 +112,9 @@ def resume(
     `run` may also be the model folder in it.
 
     Raises:
-        ModelError: not a run folder with a training state.
-        DataError: the data are not those that the run began with.
+        ModelError: not a run folder with a training state, or the data of a part are not those that the run began
+            with, which description.json tells; without that file a line in the log says so.
+        DataError: see `checked_parts`.
     """
     device = pick_device(device)
     run = find_run(run) or run
@@ -122,19 +124,26 @@ def resume(
             f"{run}: expected a run folder with {place.MODEL_FOLDER}/{place.LATEST_FILE}, found none; "
             "it is written after the first epoch"
         )
-    if not (run / place.DESCRIPTION_FILE).is_file():
-        raise ModelError(f"{run}: has no {place.DESCRIPTION_FILE}, which says what data the run began with")
     config = read_run_config(run)
     if config is None:
         raise ModelError(f"{run}: expected a run folder with {place.CONFIG_FILE} and {place.SPEC_FILE}")
     spec = bundle.read_spec(model)
-    described = json.loads((run / place.DESCRIPTION_FILE).read_text())
     parts, report = checked_parts(config, tables or written_parts(run / place.SPLITS_FOLDER), spec.classes)
-    if fingerprint(parts["training"]) != described["data"]["training"]["sha256"]:
-        raise ModelError(f"{run}: the training data are not those that the run began with; start a new run")
+    _check_same_data(run, parts)
     training = Training(config, run, model, spec, build(spec), parts, report, device, skip or Skip())
     training.load()
     return training.go(on_epoch)
+
+
+def _check_same_data(run: Path, parts: dict[Part, list[Sample]]) -> None:
+    """Other training data teach something else, other validation data choose another epoch as the best."""
+    file = run / place.DESCRIPTION_FILE
+    if not file.is_file():
+        log.warning("%s: has no %s, so nothing tells whether the data are still the same", run, file.name)
+        return
+    for part, about in json.loads(file.read_text())["data"].items():
+        if fingerprint(parts[part]) != about["sha256"]:
+            raise ModelError(f"{run}: the {part} data are not those that the run began with; start a new run")
 
 
 def checked_parts(
@@ -149,6 +158,7 @@ def checked_parts(
 
     Raises:
         DataError: see `read_parts`, `settle_classes` and `judge`.
+        ConfigError: see `class_weights`.
     """
     parts = read_parts(tables, config)
     with progress("checking images and masks") as step:
@@ -157,7 +167,9 @@ def checked_parts(
         together = [f for some in facts.values() for f in some]
         classes = settle_classes(together, config.mask.preprocessing, f"output feature {config.mask.name!r}")
     # Frequencies come from the training part alone.
-    return parts, judge(facts, classes, config.preprocessing.allow)["training"]
+    report = judge(facts, classes, config.preprocessing.allow)["training"]
+    class_weights(config.mask.loss, classes, report)
+    return parts, report
 
 
 def _describe(

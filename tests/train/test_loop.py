@@ -165,6 +165,8 @@ def test_in_memory_table_trains_and_resumes_from_the_runs_own_split(table, tmp_p
     )
     run = train(config, Tables(dataset=frame), tmp_path, device="cpu").run
     assert f"cache: 10 samples, 0.2 MB, memory-mapped in {tmp_path}" in caplog.messages
+    said = "learning rate: cosine, once down over all 2 steps; Ludwig restarts every t_0 steps"
+    assert caplog.messages.count(said) == 1
     about = json.loads((run / "description.json").read_text())
     assert about["tables"]["dataset"] == "table in memory (DataFrame)"
     split = about["split"]
@@ -192,6 +194,32 @@ def test_resume_needs_no_table_and_sees_changed_data(table, tmp_path):
     Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(first)
     with pytest.raises(ModelError, match="training data are not those"):
         resume(run, device="cpu")
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_resume_sees_other_masks_in_any_part(part, table, tmp_path):
+    """Other validation masks would choose another epoch as the best, other test masks score it differently."""
+    folder = shutil.copytree(table.parent, tmp_path / "data")
+    config = parse_config(CONFIG, overrides=["trainer.epochs=1"])
+    run = train(config, Tables(dataset=folder / table.name), tmp_path, device="cpu").run
+    Image.fromarray(np.zeros((64, 96), np.uint8)).save(read_table(run / "splits" / f"{part}.csv")[0].mask)
+    with pytest.raises(ModelError, match=f"the {part} data are not those"):
+        resume(run, device="cpu")
+
+
+def test_run_without_description_goes_on_and_says_what_it_cannot_tell(finished, tmp_path, caplog):
+    run = shutil.copytree(finished.run, tmp_path / "run")
+    (run / "description.json").unlink()
+    with caplog.at_level("WARNING", logger="segdeploy"):
+        assert len(resume(run, device="cpu").history) == 3
+    assert "has no description.json, so nothing tells whether the data are still the same" in caplog.text
+
+
+def test_weights_of_zero_are_refused_before_anything_is_written(table, tmp_path):
+    config = parse_config(CONFIG, overrides=[f"loss.class_weights=[{', '.join(['0'] * 7)}]"])
+    with pytest.raises(ConfigError, match="nothing to learn"):
+        train(config, Tables(dataset=table), tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_resume_refuses_other_data(finished, tmp_path):

@@ -5,6 +5,7 @@ import torch
 from segdeploy.classes import ClassMap, default_colors
 from segdeploy.config.schema import Loss
 from segdeploy.data.scan import ScanReport
+from segdeploy.errors import ConfigError
 from segdeploy.train.losses import build_loss
 
 CLASSES = ClassMap(names=("a", "b", "c"), colors=default_colors(3))
@@ -44,3 +45,18 @@ def test_cross_entropy_against_a_plain_loop(given, weights):
     loss = build_loss(Loss(class_weights=given), REPORT)
     found = loss(torch.from_numpy(logits), torch.from_numpy(target)).item()
     assert found == pytest.approx(by_hand(logits, target, weights), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((1.0, 2.0), "expected one weight for each of a, b, c; found 1.0, 2.0"),
+        ({"a": 1.0, "b": 1.0, "d": 1.0}, "expected one weight for each of a, b, c; found a, b, d"),
+        ((0.0, 0.0, 0.0), "has weight 0, so there is nothing to learn; give a weight above 0 to one of a, b$"),
+        ((0.0, 0.0, 1.0), "has weight 0, so there is nothing to learn"),  # no training mask has the last class
+    ],
+)
+def test_weights_that_cannot_teach_are_refused(given, said):
+    report = ScanReport(CLASSES, np.array([600, 300, 0]), 0, np.array([10, 10, 0]), {})
+    with pytest.raises(ConfigError, match=said):
+        build_loss(Loss(class_weights=given), report)
