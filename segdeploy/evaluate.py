@@ -54,14 +54,14 @@ class EvalResult:
     loss: float | None = None
 
     def to_dict(self, spec: ModelSpec) -> dict[str, Any]:
-        """JSON-ready, in Ludwig's shape: the mask's name, then the statistics."""
+        """JSON-ready, in Ludwig's shape: the statistics stand under the mask's name, whatever that is."""
         loss = {} if self.loss is None else {"loss": none_if_nan(self.loss)}
         return {
-            spec.mask_name: loss | self.scores.to_dict(spec.classes),
             "images": self.images,
             "measured_at": self.at,
             "seconds": round(self.seconds, 3),
             "runner": self.runner,
+            spec.mask_name: loss | self.scores.to_dict(spec.classes),
         }
 
 

@@ -81,6 +81,8 @@ def test_statistics_are_ludwigs_shape(tiny_bundle, tiny_table):
     assert "loss" not in stats["mask"]  # the runner shows no logits
     assert plain.to_dict(bundle.spec)["mask"]["boundary_iou"] is None
     assert plain.scores.mean_iou == result.scores.mean_iou
+    for name in ("images", "seconds", "runner", "measured_at"):
+        assert result.to_dict(bundle.spec.model_copy(update={"mask_name": name}))[name] == stats["mask"]
 
 
 def test_examples_come_in_order(tiny_table, tiny_bundle):

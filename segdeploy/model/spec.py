@@ -47,8 +47,8 @@ class ModelSpec(Frozen):
     preprocessing: Preprocessing
     image_column: str = "image"
     mask_column: str = "mask"
-    mask_name: str = "mask"
-    """The output feature's name, which statistics and predictions go by; often the column's too."""
+    mask_name: Annotated[str, Field(pattern=r"^[\w-]{1,64}$")] = "mask"
+    """The output feature's name, which statistics, predictions and their files go by; often the column's too."""
     output: Literal["mask"] = "mask"
 
     def to_json(self) -> str:

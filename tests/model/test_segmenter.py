@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -88,3 +90,11 @@ def test_parts_that_break_the_contract_are_named():
 def test_description_from_elsewhere_is_one_line():
     with pytest.raises(ModelError, match=r"model\.json: not a model description"):
         parse_spec("{}", "model.json")
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a b", "", "x" * 65, "mask\n"])
+def test_name_that_could_leave_the_output_folder_is_refused(name):
+    """A bundle comes from strangers, and the mask's name becomes a file's."""
+    about = json.loads(make()[0].to_json()) | {"mask_name": name}
+    with pytest.raises(ModelError, match=r"model\.json: not a model description of this segdeploy: mask_name"):
+        parse_spec(json.dumps(about), "model.json")
