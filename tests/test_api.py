@@ -196,13 +196,17 @@ def test_saved_files_have_ludwigs_names(trained, tiny_table, tmp_path):
 
 
 def test_parquet_holds_the_same(trained, tmp_path):
-    pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
     model, _ = trained
     frame, _ = model.predict(split="test", skip_save_predictions=False, output_directory=tmp_path)
     read = pd.read_parquet(tmp_path / "predictions.parquet")
     for name in frame:
         for saved, ours in zip(read[name], frame[name], strict=True):
             assert np.array([[*map(np.asarray, row)] for row in saved]).tolist() == ours.tolist()
+    # One image at a time goes through the memory, a byte for a value.
+    file = parquet.ParquetFile(tmp_path / "predictions.parquet")
+    assert file.num_row_groups == len(frame) > 1
+    assert all(str(kind).count("list") and "uint8" in str(kind) for kind in file.schema_arrow.types)
 
 
 def test_without_pyarrow_a_line_says_so(trained, tmp_path, monkeypatch, caplog):
@@ -277,6 +281,16 @@ def test_export_formats(trained, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_mask_called_combined_keeps_its_statistics(varied, tiny_table, tmp_path):
+    """No configuration may call it so, but a model folder comes from anywhere."""
+    model = shutil.copytree(varied, tmp_path / "model")
+    about = json.loads((model / "model.json").read_text()) | {"mask_name": "combined"}
+    (model / "model.json").write_text(json.dumps(about))
+    stats, _, _ = SegModel.load(model).evaluate(tiny_table)
+    expected, _, _ = SegModel.load(varied).evaluate(tiny_table)
+    assert stats["combined"] == expected["mask"]
+
+
 def test_experiment(config, tiny_table, tmp_path):
     rows = []
     model = SegModel(config, callbacks=[rows.append])
@@ -329,6 +343,15 @@ def test_stopped_run_goes_on(config, tiny_table, tmp_path):
         SegModel(other).train(model_resume_path=run)
 
 
+def test_run_with_a_seed_of_its_own_goes_on(config, tiny_table, tmp_path):
+    one_epoch = json.loads(json.dumps(config))
+    one_epoch["trainer"]["epochs"] = 1
+    run = SegModel(one_epoch).train(tiny_table, output_directory=tmp_path, random_seed=7).output_directory
+    assert SegModel(one_epoch).train(model_resume_path=run, random_seed=7).output_directory == run
+    with pytest.raises(ConfigError, match="goes on with its own configuration"):
+        SegModel(one_epoch).train(model_resume_path=run, random_seed=8)
+
+
 def test_loaded_model_goes_on_from_its_weights(config, trained, tiny_table, tmp_path):
     _, results = trained
     loaded = SegModel.load(results.output_directory)
@@ -360,6 +383,8 @@ def test_preprocess_names_every_broken_file(config, tmp_path):
         (lambda m: m.train("x.csv", callbacks=["x"]), ConfigError, "callbacks: expected functions"),
         (lambda m: m.train("x.csv", training_set_metadata={}), ConfigError, "training_set_metadata: expected None"),
         (lambda m: m.train("x.csv", learning_rate=1), TypeError, "unexpected keyword argument 'learning_rate'"),
+        (lambda m: m.experiment("x.csv", eval_split="tset"), ConfigError, "expected one of .*, test, got 'tset'"),
+        (lambda m: m.experiment("x.csv", eval_split="full"), ConfigError, "expected one of .*, test, got 'full'"),
         (lambda m: SegModel(3), ConfigError, "config: expected a path or a dict, got int"),
         (lambda m: SegModel({"trainer": {"epohcs": 1}}), ConfigError, "did you mean 'epochs'"),
         (lambda m: SegModel({"trainer": {"epochs": {1}}}), ConfigError, "expected dicts, lists, words"),

@@ -125,7 +125,7 @@ class FittedModel:
             result = score(opened, runner, samples, batch_size=size, progress=step, on_labels=keep if collect else None)
         stats = result.to_dict(opened.spec)
         if result.loss is not None:
-            stats["combined"] = {"loss": stats[opened.spec.mask_name]["loss"]}
+            stats = {"combined": {"loss": stats[opened.spec.mask_name]["loss"]}} | stats
         if not skip_save_eval_stats:
             write_json(Path(output_directory) / place.TEST_STATISTICS_FILE, stats)
         if not skip_save_predictions:

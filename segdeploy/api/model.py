@@ -15,7 +15,7 @@ from segdeploy.arguments import check_data_format
 from segdeploy.bundle import open_model
 from segdeploy.config.load import config_from_dict, read_run_config
 from segdeploy.data.input_size import settle_input_size
-from segdeploy.data.table import Tables
+from segdeploy.data.table import PARTS, Tables
 from segdeploy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,18 +60,18 @@ class SegModel(FittedModel):
         Args:
             dataset: one table, split as the configuration says; or
             training_set, validation_set, test_set: a table for each part.
-            training_set_metadata: None; classes come from the configuration.
+            training_set_metadata: None; classes come from the configuration, with `num_classes` from the masks.
             data_format: tables are read by what they are; another word than that or "auto" is refused.
             experiment_name, model_name: the run folder's name.
             model_resume_path: a run that stopped; it goes on with its own configuration.
-            skip_save_training_description: no description.json.
+            skip_save_training_description: no description.json; resuming cannot tell whether the data are the same.
             skip_save_training_statistics: no training_statistics.json, metrics.jsonl and curves.png.
             skip_save_model: the weights stay with this object and are gone with it.
             skip_save_progress: no checkpoint; the run cannot be resumed.
             skip_save_log: nothing for TensorBoard.
             skip_save_processed_input: no effect; processed input is never saved.
             output_directory: folder for runs.
-            random_seed: in place of `trainer.seed`.
+            random_seed: in place of `trainer.seed`; with `model_resume_path` the one that the run began with.
             callbacks: as in the constructor, for this call.
 
         Raises:
@@ -93,7 +93,7 @@ class SegModel(FittedModel):
 
             if model_resume_path is not None:
                 run, given = Path(model_resume_path), tables if any(t is not None for t in named) else None
-                self._check_same_config(run)
+                self._check_same_config(run, random_seed)
                 result = loop.resume(run, tables=given, device=self._session.device, skip=skip, on_epoch=on_epoch)
             else:
                 temporary = tempfile.TemporaryDirectory(prefix="segdeploy-") if skip_save_model else None
@@ -143,7 +143,12 @@ class SegModel(FittedModel):
 
         Returns:
             Statistics (None, with a line in the log, where the part is empty), training statistics, data, run folder.
+
+        Raises:
+            ConfigError: no such part; SegdeployError: see `train`.
         """
+        if eval_split not in PARTS:
+            raise ConfigError(f"eval_split: expected one of {', '.join(PARTS)}, got {eval_split!r}")
         stats, data, run = self.train(
             dataset,
             training_set,
@@ -220,9 +225,9 @@ class SegModel(FittedModel):
             return config
         return config_from_dict(config.model_dump(mode="json"), "random_seed", [f"trainer.seed={seed}"])
 
-    def _check_same_config(self, run: Path) -> None:
+    def _check_same_config(self, run: Path, seed: int | None) -> None:
         known = read_run_config(run)
-        if known is not None and self._config is not None and not _same(self._config, known):
+        if known is not None and self._config is not None and not _same(self._seeded(seed), known):
             raise ConfigError(f"{run}: goes on with its own configuration, which is another; use SegModel.load({run})")
 
 

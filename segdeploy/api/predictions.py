@@ -78,9 +78,25 @@ def save_predictions(
     if importlib.util.find_spec("pyarrow") is None:
         log.warning("%s: predictions.parquet needs pyarrow, which is not installed; the masks are there", folder)
         return
+    _write_parquet(folder / "predictions.parquet", spec, labels)
+
+
+def _write_parquet(path: Path, spec: ModelSpec, labels: Sequence[NDArray[np.uint8]]) -> None:
+    """`as_columns` as a table, one image at a time: colours and lists of a whole test set would fill the memory."""
     pyarrow: Any = importlib.import_module("pyarrow")
     parquet: Any = importlib.import_module("pyarrow.parquet")
-    # Parquet has no arrays of two dimensions; lists of lists keep each image's own size.
-    table = pyarrow.table({name: [v.tolist() for v in values] for name, values in as_columns(spec, labels).items()})
-    with replacing(folder / "predictions.parquet") as part:
-        parquet.write_table(table, part)
+
+    def row(values: NDArray[np.uint8]) -> Any:
+        # Parquet has no arrays of two dimensions; lists of lists keep each image's own size.
+        lists = pyarrow.array(values.ravel())
+        for length in reversed(values.shape):
+            offsets = np.arange(0, len(lists) + 1, length, dtype=np.int32)
+            lists = pyarrow.ListArray.from_arrays(pyarrow.array(offsets), lists)
+        return lists
+
+    columns = {f"{spec.mask_name}_predictions": 3, f"{spec.mask_name}_class_ids": 2}
+    kinds = {name: row(np.zeros([1] * depth, np.uint8)).type for name, depth in columns.items()}
+    with replacing(path) as part, parquet.ParquetWriter(part, pyarrow.schema(kinds.items())) as writer:
+        for ids in labels:
+            found = as_columns(spec, [ids])
+            writer.write_table(pyarrow.table({name: row(values) for name, (values,) in found.items()}))
