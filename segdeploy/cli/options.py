@@ -111,7 +111,8 @@ def logging_level(command: Command) -> Command:
 
     def set_level(_: click.Context, __: click.Parameter, value: str | None) -> None:
         if value is not None:
-            logging.getLogger().setLevel(value.upper())
+            for logger in (None, "segdeploy"):  # the second has a level of its own, see `cli.main`
+                logging.getLogger(logger).setLevel(value.upper())
 
     levels = click.Choice(["critical", "error", "warning", "info", "debug", "notset"])
     return click.option("-l", "--logging-level", type=levels, hidden=True, expose_value=False, callback=set_level)(

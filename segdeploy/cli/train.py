@@ -65,8 +65,9 @@ def command(
     skip: Skip,
     device: str,
 ) -> None:
-    """Train a model; a table is a CSV with image and mask columns, or a folder with images/ and masks/.
+    """Train a model; a table has image and mask columns, or is a folder with images/ and masks/.
 
+    Tables may be .csv, .tsv, .json, .jsonl, .parquet, .feather or .xlsx files.
     Without --dataset and --training-set the tables are those of the configuration's `data`.
     """
     from segdeploy.arguments import check_data_format

@@ -33,7 +33,7 @@ def export_model(
     dataset: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write `output` from a run, a model folder or a bundle; returns what was written.
+    """Write `output` from a run or a model folder, or, but for "onnx", a bundle; returns what was written.
 
     Args:
         model: where the model is.

@@ -20,10 +20,11 @@ def call(capsys):
     """A command in this process: (exit code, standard output, standard error)."""
 
     def run(*words):
-        level = logging.getLogger().level
+        levels = {logger: logger.level for logger in (logging.getLogger(), logging.getLogger("segdeploy"))}
         with pytest.raises(SystemExit) as caught:
             main([*map(str, words)])
-        logging.getLogger().setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         return caught.value.code, *capsys.readouterr()
 
     return run
@@ -40,12 +41,13 @@ def weights(run):
     return load_file(run / "model" / "model_weights.safetensors")
 
 
-def test_training_as_ludwig_spells_it(files, tiny_table, call):
+def test_training_as_ludwig_spells_it(files, tiny_table, call, caplog):
     words = ["train", "--config", files / "config.yaml", "--dataset", tiny_table, "--data_format", "csv"]
     names = ["--output_directory", files / "out", "--experiment_name", "pets", "--model_name", "unet"]
     more = ["--random_seed", "7", "--gpus", "-1", "--backend", "local", "--logging_level", "error"]
     code, said, _ = call(*words, *names, *more, "--skip_save_processed_input", "--skip_save_log")
     assert code == 0
+    assert not caplog.messages  # --logging_level error
     run = files / "out" / "pets_unet"
     assert f"run: {run}" in said
     assert json.loads((run / "model" / "model_hyperparameters.json").read_text())["trainer"]["seed"] == 7
