@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from torch import nn
 
-    from segdeploy.config.schema import Scheduler, Trainer
+    from segdeploy.config.trainer import Scheduler, Trainer
 
 
 def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:

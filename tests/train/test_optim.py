@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from segdeploy.config.schema import Optimizer, Scheduler, Trainer
+from segdeploy.config.trainer import Optimizer, Scheduler, Trainer
 from segdeploy.train.optim import build_optimizer, learning_rate
 
 
