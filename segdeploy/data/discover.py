@@ -61,8 +61,11 @@ def settle_classes(facts: Iterable[Facts], preprocessing: MaskPreprocessing, nam
             )
         return _by_value(single, preprocessing, encoding, name)
     except DataError as e:
-        # The mask with the most colours, or with the highest value, is the likeliest to be the odd one.
-        odd, _ = max(read, key=lambda item: item[1].distinct if encoding == "color" else max(item[1].codes))
+        # The mask with the most colours, or with the highest value below 255, is the likeliest to be the odd one.
+        def oddness(mask: MaskFacts) -> int:
+            return mask.distinct if encoding == "color" else max({*mask.codes} - {IGNORE}, default=0)
+
+        odd, _ = max(read, key=lambda item: oddness(item[1]))
         raise DataError(f"{e}. Look at {odd} first") from e
 
 

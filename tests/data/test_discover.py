@@ -196,6 +196,7 @@ def test_unreadable_and_jpeg_masks_decide_nothing(tmp_path):
     "masks",
     [
         ([[0, 1]], [[0, 77]], [[1, 2]]),
+        ([[0, 1, 2, 255]], [[0, 1, 2, 7]], [[0, 255]]),
         ([[RED, GREEN]], [[RED, GREEN, BLUE, WHITE]], [[RED, GREEN]]),
     ],
 )
