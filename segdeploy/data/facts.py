@@ -41,8 +41,8 @@ FEW_COLORS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureFacts:
-    """An image file. `size` is (height, width), upright; `digest` is equal for equal pixels."""
+class _FileFacts:
+    """What images and masks have in common. `size` is (height, width), upright; `digest` is equal for equal pixels."""
 
     size: tuple[int, int]
     format: str
@@ -51,20 +51,20 @@ class PictureFacts:
     orientation: int
     """EXIF tag, 1 to 8; 1: as it is."""
     digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFacts(_FileFacts):
+    """An image file."""
+
     colors: int
     """Distinct colours; FEW_COLORS + 1 stands for more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MaskFacts:
+class MaskFacts(_FileFacts):
     """A mask file: its distinct pixel values or colours 0xRRGGBB in rising order, and where each is."""
 
-    size: tuple[int, int]
-    format: str
-    mode: str
-    pages: int
-    orientation: int
-    digest: str
     kind: Kind
     codes: tuple[int, ...]
     """Pixel values; for the kind "colors" 0xRRGGBB."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _MOSTLY = 0.5
 _ENOUGH = 3  # masks, before it means something that each holds one class only
 _TRAINED = ("training", "validation")
+_CHECK = "check `ignore_index` and the classes"
 
 
 def check_labels(parts: Mapping[Any, Sequence[Facts]], classes: ClassMap) -> Iterator[Finding]:
@@ -49,9 +50,6 @@ def check_labels(parts: Mapping[Any, Sequence[Facts]], classes: ClassMap) -> Ite
     for path, pixels in zip(whole.files, whole.pixels, strict=True):
         if pixels[IGNORE] and not pixels[:IGNORE].any():
             yield Finding("warning", "empty-mask", path, "holds no labelled pixel and teaches nothing")
-
-
-_CHECK = "check `ignore_index` and the classes"
 
 
 @dataclass(frozen=True, slots=True)
