@@ -131,6 +131,8 @@ class BenchmarkResult(Frozen):
     rows: tuple[Row, ...]
     accuracy: tuple[Accuracy, ...]
     pictures: tuple[Picture, ...]
+    backends: dict[str, str] = {}
+    """Distribution and version that each row's backend comes from, by the backend's name."""
     verification: tuple[dict[str, Any], ...] = ()
     """The bundle's own record of its comparison with torch (see segdeploy.export.verify.Parity)."""
     notes: tuple[str, ...] = ()

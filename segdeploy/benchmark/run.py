@@ -124,9 +124,15 @@ def run_benchmark(
         rows=tuple(rows),
         accuracy=tuple(accuracy),
         pictures=tuple(shown),
+        backends=_owners({row.backend for row in rows}),
         verification=bundle.file.verification if bundle.file else (),
         notes=tuple(notes),
     )
+
+
+def _owners(backends: set[str]) -> dict[str, str]:
+    owners = registry.catalogue("backend").owners
+    return {name: f"{owners[name].distribution} {owners[name].version}" for name in sorted(backends)}
 
 
 def _title(bundle: Bundle) -> str:
