@@ -87,6 +87,12 @@ def test_pre_releases_meet_the_bounds_of_their_release(install, installed, met):
     assert reason.startswith("ModuleNotFoundError" if met else f"needs lib<3,>=2, {installed} is installed")
 
 
+def test_pre_release_that_is_asked_for_by_name(install):
+    install("lib", "command.lib", "", version="2.1rc1")
+    install("bad", "backend.bad", "import no_such_package", requires=["lib==2.1rc1"])
+    assert third_parties()[1]["bad"].startswith("ModuleNotFoundError")
+
+
 def test_first_on_path_wins_as_for_imports(install, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path / "first")
     install("twice", "backend.twice", "raise RuntimeError", version="3.0", folder=tmp_path / "second")
@@ -119,13 +125,13 @@ def test_half_removed_distribution_is_no_distribution(install, tmp_path):
 
 
 def test_two_distributions_with_one_entry_point_name(install):
-    install("bbb", "backend.same", "")
-    install("aaa", "backend.same", "")
+    for name in ("ddd", "bbb", "aaa", "ccc"):  # the folder's own order is anything
+        install(name, "backend.same", "")
     loaded = load("backend")
     assert loaded.owners["backend.same"].distribution == "aaa"
-    (failure,) = loaded.failures
-    assert failure.owner.distribution == "bbb"
-    assert failure.reason == "the entry point 'backend.same' is taken by aaa 1.5 (backend.same)"
+    assert [f.owner.distribution for f in loaded.failures] == ["bbb", "ccc", "ddd"]
+    for failure in loaded.failures:
+        assert failure.reason == "the entry point 'backend.same' is taken by aaa 1.5 (backend.same)"
 
 
 @pytest.mark.parametrize(

@@ -130,23 +130,19 @@ def test_unknown_word_names_the_command_plugins_that_failed(install):
 
 
 def test_backend_that_raises_leaves_the_choice_to_the_others(install):
+    from segdeploy.bundle import Artifact, Bundle
     from segdeploy.runtime.runner import RunnerOptions, choose_backend
 
-    class Holder:  # a bundle that holds a file for every backend
-        path = Path("bundle")
-        artifacts = ()
-
-        def find(self, artifact, precision):
-            return artifact if artifact == "made-up" else None
-
+    file = Artifact(kind="made-up", precision="fp32", file="model.x", sha256="", bytes=0)
+    bundle = Bundle(Path("bundle"), None, (file,))
     raises = BACKEND.replace("'onnx'", "'made-up'")
     install("aaa", "backend.aaa", raises.format("aaa", "1 / 0"))
     with pytest.raises(SegdeployError, match=r"no backend can run it here; aaa: aaa 1.5 .* ZeroDivisionError"):
-        choose_backend(Holder(), RunnerOptions())
+        choose_backend(bundle, RunnerOptions())
     install("bbb", "backend.bbb", raises.format("bbb", "Availability(ok=True)"))
     listing.registry.catalogue.cache_clear()
     listing.load.cache_clear()
-    assert choose_backend(Holder(), RunnerOptions()) == "bbb"
+    assert choose_backend(bundle, RunnerOptions()) == "bbb"
     assert isinstance(listing.registry.backend("aaa"), BackendPlugin)
 
 
