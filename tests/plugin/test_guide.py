@@ -1,5 +1,6 @@
 """The author's guide is run as printed: its two files become a distribution that trains' own code path builds."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -60,13 +61,12 @@ def test_ten_lines_are_ten():
     assert len(code) <= 10
 
 
-def test_guides_keys_are_described_and_bounded():
-    from segdeploy.plugin import Section
+def test_guides_keys_are_described_and_bounded(install):
     from segdeploy.plugin.describe import describe_section
 
-    names = {"Section": Section}
-    exec(block("python", 1), names)
-    assert describe_section(names["PlainConfig"]).splitlines()[2:] == [
+    # A description is read from the source, so the block becomes a file.
+    module = install("keys", "decoder.keys", "from segdeploy.plugin import Section\n" + block("python", 1))
+    assert describe_section(importlib.import_module(module).PlainConfig).splitlines()[2:] == [
         "  width: integer >= 8 <= 512, default 32",
         "      Channels.",
     ]
