@@ -36,6 +36,8 @@ class FPNConfig(Section):
 class FPN(nn.Module):
     """Maps at strides >= 4 -> (N, merge_channels, H / s, W / s), s the finest of them."""
 
+    dynamic_size = True
+
     def __init__(self, config: FPNConfig, features: tuple[FeatureMap, ...]) -> None:
         super().__init__()
         self.levels = levels_from(features, 4, 2, "fpn")[: config.num_levels]

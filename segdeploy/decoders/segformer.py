@@ -27,6 +27,8 @@ class SegFormerConfig(Section):
 class SegFormer(nn.Module):
     """Maps at strides >= 4 -> (N, hidden_size, H / s, W / s), s the finest of them."""
 
+    dynamic_size = True
+
     def __init__(self, config: SegFormerConfig, features: tuple[FeatureMap, ...]) -> None:
         super().__init__()
         self.levels = levels_from(features, 4, 2, "segformer")

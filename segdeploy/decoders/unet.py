@@ -36,6 +36,8 @@ class UNetConfig(Section):
 class UNet(nn.Module):
     """All maps -> (N, C, H / s, W / s), s the stride of the finest."""
 
+    dynamic_size = True
+
     def __init__(self, config: UNetConfig, features: tuple[FeatureMap, ...]) -> None:
         super().__init__()
         levels_from(features, 1, 2, "unet")

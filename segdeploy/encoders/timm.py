@@ -41,7 +41,7 @@ class TimmEncoder(TimmModel):
                 "a pyramid with rising strides is needed"
             )
         self.padded_to = windows.take_any_size(self.body)
-        self.multiple = windows.whole_multiple(self.body)
+        self.size_multiple = windows.whole_multiple(self.body)
 
     def create(self, **options: Any) -> nn.Module:
         """timm's model with `features_only`."""
@@ -56,7 +56,7 @@ class TimmEncoder(TimmModel):
             ConfigError: a size that the model's windows do not divide.
         """
         height, width = image.shape[-2:]
-        windows.check_multiple(self.model_name, height, width, self.multiple)
+        windows.check_multiple(self.model_name, height, width, self.size_multiple)
         image = F.pad(image, (0, -width % self.padded_to, 0, -height % self.padded_to))
         maps = self.body(image)
         if getattr(self.body, "output_fmt", Format.NCHW) == Format.NHWC:  # Swin and its kin

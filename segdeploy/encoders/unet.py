@@ -32,6 +32,8 @@ class UNetEncoderConfig(Section):
 class UNetEncoder(nn.Module):
     """(N, 3, H, W) -> num_stages + 1 maps, the finest at stem_stride."""
 
+    dynamic_size = True
+
     def __init__(self, config: UNetEncoderConfig) -> None:
         super().__init__()
         widths = [config.base_channels << i for i in range(config.num_stages + 1)]

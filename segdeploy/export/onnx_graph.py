@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 OPSET = 20  # the newest that every TensorRT 10 and 11 parses
 
 
-def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path) -> dict[str, Any]:
+def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path, *, dynamic_size: bool = False) -> dict[str, Any]:
     """Write `path`: one file, opset 20, `image` uint8 (batch, H, W, 3) -> `mask` uint8 (batch, H, W).
 
-    The batch is dynamic, height and width are the model's. The ModelSpec is in the file's metadata.
+    The batch is dynamic; height and width are the model's, or free with `dynamic_size`. The ModelSpec is in the
+    file's metadata.
 
     Returns:
         Facts about the file: opset, interface, tool versions.
@@ -35,8 +36,10 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path) -> dict[str, 
         ExportError: torch cannot trace the model, or the graph is not what was asked for.
     """
     module = Deployed(segmenter, spec.preprocessing).eval().cpu()
-    size = (spec.preprocessing.height, spec.preprocessing.width)
-    example = torch.zeros((2, *size, 3), dtype=torch.uint8)
+    sides = (spec.preprocessing.height, spec.preprocessing.width)
+    example = torch.zeros((2, *sides, 3), dtype=torch.uint8)
+    free = {0: "batch", 1: "height", 2: "width"} if dynamic_size else {0: "batch"}
+    size = ("height", "width") if dynamic_size else sides
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -45,7 +48,7 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path) -> dict[str, 
                 (example,),
                 input_names=["image"],
                 output_names=["mask"],
-                dynamic_shapes={"image": {0: "batch"}},
+                dynamic_shapes={"image": free},
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,
@@ -125,7 +128,7 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
         graph.initializer.remove(constant)
 
 
-def check_interface(model: onnx.ModelProto, size: tuple[int, int]) -> None:
+def check_interface(model: onnx.ModelProto, size: tuple[int | str, int | str]) -> None:
     """Read names, types and dimensions back from the graph; ExportError where they are not as asked.
 
     The exporter has been known to ignore what it was told about dynamic dimensions.

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdeploy.errors import ConfigError, ModelError, SegdeployError
-from segdeploy.model.spec import ModelSpec, Part, Preprocessing
-from segdeploy.plugin import FeatureMap, registry
+from segdeploy.model.spec import Head, ModelSpec, Part, Preprocessing
+from segdeploy.plugin import Auxiliary, FeatureMap, registry
 
 if TYPE_CHECKING:
     from segdeploy.classes import ClassMap
@@ -26,17 +26,40 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Segmenter(nn.Module):
     """(N, 3, H, W) float, normalised -> logits (N, C, H, W)."""
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, num_classes: int) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, num_classes: int, head: Head | None = None) -> None:
         super().__init__()
+        form = head or Head()
         self.encoder = encoder
         self.decoder = decoder
-        self.head = nn.Conv2d(out_of(decoder).channels, num_classes, 1)
+        self.head = nn.Identity() if form.kind == "none" else _classes_of(out_of(decoder), num_classes, form)
+        auxiliary = (*aux_of(encoder), *aux_of(decoder))
+        self.aux_weights = tuple(a.weight for a in auxiliary)
+        self.aux_heads = nn.ModuleList(nn.Conv2d(a.channels, num_classes, 1) for a in auxiliary)
+        self.align_corners = form.align_corners
 
     def forward(self, image: Tensor) -> Tensor:
         """Encoder, decoder, one logit per class, bilinear to the image's size."""
-        logits = self.head(self.decoder(self.encoder(image)))
+        return self._upsample(self.head(self.decoder(self.encoder(image))), image)
+
+    def forward_aux(self, image: Tensor) -> tuple[Tensor, tuple[tuple[float, Tensor], ...]]:
+        """What `forward` gives, and for each auxiliary map the weight of its loss and its logits (N, C, H, W)."""
+        maps, first = _run_aux(self.encoder, image)
+        decoded, second = _run_aux(self.decoder, maps)
+        # The convolution comes before the upsampling here too: it is cheap at the map's size alone.
+        more = (self._upsample(head(x), image) for head, x in zip(self.aux_heads, (*first, *second), strict=True))
+        return self._upsample(self.head(decoded), image), tuple(zip(self.aux_weights, more, strict=True))
+
+    def _upsample(self, logits: Tensor, image: Tensor) -> Tensor:
         # By size and not by factor, so that odd sizes fit.
-        return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+
+
+def _classes_of(out: FeatureMap, num_classes: int, head: Head) -> nn.Conv2d:
+    return nn.Conv2d(out.channels, num_classes, head.kernel_size, padding=head.kernel_size // 2)
+
+
+def _run_aux(module: nn.Module, x: Any) -> tuple[Any, tuple[Tensor, ...]]:
+    return module.forward_aux(x) if aux_of(module) else (module(x), ())  # type: ignore[operator]
 
 
 def features_of(encoder: nn.Module) -> tuple[FeatureMap, ...]:
@@ -51,6 +74,19 @@ def backbone_of(encoder: nn.Module) -> nn.Module:
     """What `trainable: false` freezes: the part that an encoder names as its backbone, or all of it."""
     backbone: nn.Module = getattr(encoder, "backbone", encoder)
     return backbone
+
+
+def aux_of(module: nn.Module) -> tuple[Auxiliary, ...]:
+    """The maps that an encoder or decoder gives to training alone; TypeError where they are no Auxiliary."""
+    aux = getattr(module, "aux", ())
+    if not isinstance(aux, tuple) or not all(isinstance(a, Auxiliary) for a in aux):
+        raise TypeError(f"{type(module).__name__}.aux: expected a tuple of Auxiliary, found {aux!r}")
+    return aux
+
+
+def has_dynamic_size(segmenter: Segmenter) -> bool:
+    """Whether encoder and decoder both promise to work with free height and width in a graph."""
+    return all(getattr(part, "dynamic_size", False) for part in (segmenter.encoder, segmenter.decoder))
 
 
 def out_of(decoder: nn.Module) -> FeatureMap:
@@ -166,7 +202,7 @@ def build(spec: ModelSpec) -> Segmenter:
     encoder = encoder_plugin.build(encoder_plugin.config.model_validate_json(json.dumps(spec.encoder.config)))
     decoder_config = decoder_plugin.config.model_validate_json(json.dumps(spec.decoder.config))
     decoder = decoder_plugin.build(decoder_config, features_of(encoder))
-    return Segmenter(encoder, decoder, len(spec.classes))
+    return Segmenter(encoder, decoder, len(spec.classes), spec.head)
 
 
 def _made_with(part: Part) -> str:

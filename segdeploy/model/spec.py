@@ -25,6 +25,9 @@ class Part(Frozen):
     distribution: str
     version: str
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution} {self.version})"
+
 
 class Preprocessing(Frozen):
     """From a picture to the graph's input: resize on the host, the rest inside the graph."""
@@ -37,12 +40,23 @@ class Preprocessing(Frozen):
     color_order: Literal["RGB"] = "RGB"
 
 
+class Head(Frozen):
+    """From the decoder's map to one logit per class, and from there to the image's size."""
+
+    kind: Literal["conv", "none"] = "conv"
+    """conv: a convolution with bias; none: the decoder's map holds logits already (imported networks)."""
+    kernel_size: Literal[1, 3] = 1
+    align_corners: bool = False
+    """Of the bilinear upsampling; true only where an imported network was trained so."""
+
+
 class ModelSpec(Frozen):
     """Everything but the weights."""
 
     schema_version: Literal[1] = 1
     encoder: Part
     decoder: Part
+    head: Head = Head()
     classes: ClassMap
     preprocessing: Preprocessing
     image_column: str = "image"

@@ -1,6 +1,7 @@
 """All that a plugin's author imports."""
 
 from segdeploy.plugin.contract import (
+    Auxiliary,
     Availability,
     BackendPlugin,
     DecoderPlugin,
@@ -10,4 +11,13 @@ from segdeploy.plugin.contract import (
 )
 from segdeploy.plugin.hookspecs import hookimpl
 
-__all__ = ["Availability", "BackendPlugin", "DecoderPlugin", "EncoderPlugin", "FeatureMap", "Section", "hookimpl"]
+__all__ = [
+    "Auxiliary",
+    "Availability",
+    "BackendPlugin",
+    "DecoderPlugin",
+    "EncoderPlugin",
+    "FeatureMap",
+    "Section",
+    "hookimpl",
+]

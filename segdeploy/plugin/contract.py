@@ -32,6 +32,15 @@ class FeatureMap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Auxiliary:
+    """A map that only training sees: its `channels` and `stride`, and the `weight` of its loss beside the main one."""
+
+    channels: int
+    stride: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderPlugin:
     """An image to a pyramid of feature maps.
 
@@ -40,7 +49,12 @@ class EncoderPlugin:
       level i has the size H / stride, W / stride, rounded up or down;
     - `features: tuple[FeatureMap, ...]`, real levels only, strides rising;
     - optionally `mean` and `std`, three floats each on the scale 0..1 (default: ImageNet's);
-    - optionally `backbone`, the part that has trained weights (default: the whole encoder).
+    - optionally `backbone`, the part that has trained weights (default: the whole encoder);
+    - optionally `size_multiple: int`: heights and widths must be multiples of it (default 1: any size);
+    - optionally `dynamic_size: bool`: true promises that the module can be exported with free height and width,
+      and is right at sizes that were not the example's (default false);
+    - optionally `aux: tuple[Auxiliary, ...]` and `forward_aux(image)` -> (what `forward` gives, one map for each
+      entry of `aux`). Class layers and losses of these maps are segdeploy's; `forward` never computes them.
 
     It must not read weights: it is also called to rebuild a model whose weights are at hand.
     `load_pretrained(module, config)`, if given, is called once, before training, and loads what the
@@ -62,7 +76,8 @@ class DecoderPlugin:
     `build(config, features)` gives an `nn.Module` with
     - `forward(maps)`: the encoder's tuple -> (N, out.channels, H / out.stride, W / out.stride), of the size
       of the level of that stride;
-    - `out: FeatureMap`.
+    - `out: FeatureMap`;
+    - optionally `dynamic_size`, `aux` and `forward_aux(maps)`, as for an encoder.
 
     The class layer, the upsampling to the image's size and the argmax belong to segdeploy. `keep_fp32`
     holds patterns of ONNX node names that stay in FP32 when the rest becomes FP16. `build` raises

@@ -224,8 +224,10 @@ class Training:
         if not (y != self.loss.ignore_index).any():
             return torch.zeros((), device=self.device)  # nothing to learn from
         with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.mixed):
-            logits = self.model(x)
+            logits, auxiliary = self.model.forward_aux(x)
         loss: torch.Tensor = self.loss(logits.float(), y)
+        for weight, more in auxiliary:
+            loss = loss + weight * self.loss(more.float(), y)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if trainer.gradient_clipping.clipglobalnorm is not None:
