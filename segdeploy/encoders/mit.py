@@ -135,7 +135,10 @@ class Stage(nn.Module):
 
 
 class MixTransformer(nn.Module):
-    """(N, 3, H, W), normalised as for ImageNet -> one map per stage; the smallest side is that of one reduced key."""
+    """(N, 3, H, W), normalised as for ImageNet -> one map per stage.
+
+    Each stage's map must give one shrunk key at least: sides of 29 pixels or more with the published numbers.
+    """
 
     dynamic_size = True
 
