@@ -97,17 +97,18 @@ class Subject:
             ConfigError: the partner that was asked for does not fit.
         """
         other: Kind = "decoder" if self.part.kind == "encoder" else "encoder"
+        own = self.section  # a key that it refuses is no reason to look for another partner
         if self.asked_partner is not None:
             chosen = parts(self.asked_partner, other)[0]
             section = section_of(chosen, _PARTNERS[other].get(chosen.name, {}))
-            self._join(chosen, section)
+            self._join(chosen, section, own)
             return chosen, section
         reasons = []
         fitting = []
         for candidate, values in self._candidates(other):
             section = section_of(candidate, values)
             try:
-                encoder, decoder = self._join(candidate, section)
+                encoder, decoder = self._join(candidate, section, own)
             except ConfigError as e:
                 reasons.append(f"{candidate}: {e}")
                 continue
@@ -132,9 +133,8 @@ class Subject:
             ):
                 yield part, {}
 
-    def _join(self, partner: Part, section: Section, own: Section | None = None) -> tuple[nn.Module, nn.Module]:
+    def _join(self, partner: Part, section: Section, own: Section) -> tuple[nn.Module, nn.Module]:
         """(encoder, decoder); ConfigError where the decoder refuses the levels."""
-        own = own or self.section
         if self.part.kind == "encoder":
             encoder = self.build_encoder(own)
             return encoder, partner.plugin.build(section, features_of(encoder))
@@ -155,7 +155,7 @@ class Subject:
         """A new model, never trained; `section` stands in for the part's own configuration."""
         partner, its = self.partner
         with seeded(seed):
-            encoder, decoder = self._join(partner, its, section)
+            encoder, decoder = self._join(partner, its, section or self.section)
             return Segmenter(encoder, decoder, NUM_CLASSES)
 
     def half(self, model: Segmenter) -> nn.Module:
