@@ -132,7 +132,7 @@ class BenchmarkResult(Frozen):
     accuracy: tuple[Accuracy, ...]
     pictures: tuple[Picture, ...]
     backends: dict[str, str] = {}
-    """Distribution and version that each row's backend comes from, by the backend's name."""
+    """By a backend's name: the distribution that it comes from and its engine, with versions."""
     verification: tuple[dict[str, Any], ...] = ()
     """The bundle's own record of its comparison with torch (see segdeploy.export.verify.Parity)."""
     notes: tuple[str, ...] = ()
