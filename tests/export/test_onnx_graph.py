@@ -9,7 +9,7 @@ import torch
 from segdeploy.config import parse_config
 from segdeploy.export import onnx_graph
 from segdeploy.export.onnx_graph import export_onnx
-from segdeploy.model.segmenter import from_config
+from segdeploy.model.segmenter import Deployed, from_config
 
 CONFIG = """
 input_features:
@@ -66,3 +66,25 @@ def test_every_constant_is_read(tmp_path):
     graph = exported(tmp_path / "model.onnx", 64, 96, "nearest")
     read = {name for n in graph.node for name in n.input}
     assert [c.name for c in graph.initializer if c.name not in read] == []
+
+
+def test_free_height_and_width_are_right_at_other_sizes(tmp_path):
+    torch.manual_seed(0)
+    text = CONFIG.format(64, 96, "nearest").replace(
+        "timm, model_name: mobilenetv3_small_050, use_pretrained: false", "unet, base_channels: 4"
+    )
+    config = parse_config(text)
+    spec, model = from_config(config, config.mask.preprocessing.class_map())
+    with torch.no_grad():  # random weights give one class everywhere; centred logits give regions
+        logits = model.eval()(torch.randn(1, 3, 64, 96))
+        model.head.bias.sub_(logits.mean((0, 2, 3)))
+    about = export_onnx(model, spec, tmp_path / "m.onnx", dynamic_size=True)
+    assert about["input"]["shape"] == ["batch", "height", "width", 3]
+    assert about["output"]["shape"] == ["batch", "height", "width"]
+    reference = Deployed(model, spec.preprocessing).eval()
+    for height, width in [(64, 96), (33, 71), (128, 64)]:
+        image = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(image)).numpy()
+        assert len(np.unique(expected)) > 1
+        assert (labels(tmp_path / "m.onnx", height, width) == expected).mean() > 0.999

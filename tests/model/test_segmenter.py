@@ -3,12 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from segdeploy.config import parse_config
 from segdeploy.errors import ConfigError, ModelError
-from segdeploy.model.segmenter import Deployed, build, features_of, from_config, out_of
-from segdeploy.model.spec import Preprocessing, parse_spec
+from segdeploy.model.segmenter import Deployed, Segmenter, aux_of, build, features_of, from_config, out_of
+from segdeploy.model.spec import Head, Preprocessing, parse_spec
+from segdeploy.plugin import Auxiliary, FeatureMap
 
 CONFIG = """
 input_features:
@@ -85,6 +87,54 @@ def test_parts_that_break_the_contract_are_named():
         features_of(nn.Identity())
     with pytest.raises(TypeError, match="out: expected a FeatureMap"):
         out_of(nn.Identity())
+    wrong = nn.Identity()
+    wrong.aux = (FeatureMap(channels=3, stride=8),)
+    with pytest.raises(TypeError, match="aux: expected a tuple of Auxiliary"):
+        aux_of(wrong)
+
+
+class Halves(nn.Module):
+    """Every second pixel; one auxiliary map: the negative of it."""
+
+    out = FeatureMap(channels=3, stride=2)
+    aux = (Auxiliary(channels=3, stride=2, weight=0.4),)
+
+    def forward(self, x):
+        return x[..., ::2, ::2]
+
+    def forward_aux(self, x):
+        return self(x), (-self(x),)
+
+
+def test_auxiliary_maps_get_their_own_classes_and_only_when_asked():
+    model = Segmenter(nn.Identity(), Halves(), 5)
+    image = torch.randn(2, 3, 9, 7)
+    logits, ((weight, extra),) = model.forward_aux(image)
+    assert weight == 0.4
+    assert torch.equal(logits, model(image))
+    by_hand = F.interpolate(model.aux_heads[0](-image[..., ::2, ::2]), size=(9, 7), mode="bilinear")
+    assert torch.equal(extra, by_hand)
+    model(image).sum().backward()
+    assert all(p.grad is None for p in model.aux_heads.parameters())
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_form_of_the_class_layer_is_the_descriptions(align):
+    model = Segmenter(nn.Identity(), Halves(), 5, Head(kernel_size=3, align_corners=align))
+    image = torch.randn(2, 3, 8, 6)
+    small = F.conv2d(image[..., ::2, ::2], model.head.weight, model.head.bias, padding=1)
+    by_hand = F.interpolate(small, size=(8, 6), mode="bilinear", align_corners=align)
+    assert torch.equal(model(image), by_hand)
+    whole = Segmenter(nn.Identity(), Halves(), 3, Head(kind="none"))
+    assert [n for n, _ in whole.named_parameters()] == ["aux_heads.0.weight", "aux_heads.0.bias"]
+    assert torch.equal(whole(image), F.interpolate(image[..., ::2, ::2], size=(8, 6), mode="bilinear"))
+
+
+def test_description_without_a_head_is_of_the_plain_form():
+    """Runs that were written before the key existed."""
+    about = json.loads(make()[0].to_json())
+    del about["head"]
+    assert parse_spec(json.dumps(about), "model.json") == make()[0]
 
 
 def test_description_from_elsewhere_is_one_line():
