@@ -72,7 +72,15 @@ class BackendSubject:
 
     @contextmanager
     def opened(self, besides: Errors = (), **options: Any) -> Iterator[Runner]:
-        """The backend's runner on the bundle, one thread if not said otherwise; opening may raise `besides`."""
+        """The backend's runner on the bundle, one thread if not said otherwise; opening may raise `besides`.
+
+        Raises:
+            SkippedError: the backend cannot run here, or the kit has no file for it.
+        """
+        if not (ready := self.part.plugin.available()).ok:
+            raise SkippedError(ready.reason)
+        if self.bundle.find(wanted := self.part.plugin.artifact) is None:
+            raise SkippedError(f"it runs {wanted!r}, of which the kit has no file; known: weights, onnx, engine")
         with self.blame("open", besides):
             runner: Runner = self.part.plugin.open(self.bundle, RunnerOptions(**{"threads": 1} | options))
             runner.__enter__()

@@ -42,8 +42,6 @@ class Judge:
             if before.state in ("failed", "blocked"):
                 cause = before.cause or need
                 return Outcome(rule=rule, state="blocked", detail=f"not judged: {cause} failed", cause=cause)
-            if before.state == "skipped":
-                return Outcome(rule=rule, state="skipped", detail=before.detail)
         started = time.perf_counter()
         try:
             found: Found = rule.check(self.subject)

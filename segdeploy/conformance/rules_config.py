@@ -148,6 +148,6 @@ RULES = (
         fix="Use the key, or take it out: a user who sets a key that nothing reads trains something else than he "
         "believes.",
         check=check_keys_used,
-        needs=("build",),
+        needs=("levels", "output", "auxiliary"),
     ),
 )

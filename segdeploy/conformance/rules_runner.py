@@ -25,7 +25,7 @@ def check_labels(subject: BackendSubject) -> Found:
     with subject.opened() as runner:
         for count in (1, 3):
             image = subject.images(count)
-            found, expected = subject.run(runner, image), subject.expected(image)
+            expected, found = subject.expected(image), subject.run(runner, image)
             if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.shape != expected.shape:
                 said = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
                 raise BrokenError(f"batch {count}: expected uint8 {expected.shape}, found {said}")
@@ -40,7 +40,7 @@ def check_deterministic(subject: BackendSubject) -> Found:
     """Twice the same image."""
     image = subject.images(2)
     with subject.opened() as runner:
-        first, second = (subject.run(runner, image).copy() for _ in range(2))
+        first, second = (subject.run(runner, image.copy()).copy() for _ in range(2))
     if (first != second).any():
         raise BrokenError(f"two runs over one image differ in {(first != second).mean():.2%} of the labels")
     return Found()
@@ -72,7 +72,7 @@ def check_reopen(subject: BackendSubject) -> Found:
     results = []
     for _ in range(2):
         with subject.opened() as runner:
-            results.append(subject.run(runner, image).copy())
+            results.append(subject.run(runner, image.copy()).copy())
     if (results[0] != results[1]).any():
         raise BrokenError("opened a second time it gives other labels")
     return Found()

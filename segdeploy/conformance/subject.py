@@ -31,10 +31,14 @@ if TYPE_CHECKING:
 NUM_CLASSES = 5
 SIZES = ((64, 96), (65, 97), (99, 70))
 
-# A pyramid with every stride from 1 to 32, and one of a network that people deploy.
+# In the order in which they are tried, and small. U-Net's encoder has every stride from 1 to 32.
 _PARTNERS: dict[str, dict[str, dict[str, Any]]] = {
     "encoder": {"timm": {"model_name": "mobilenetv3_small_050"}, "unet": {"base_channels": 8, "num_stages": 5}},
-    "decoder": {"fpn": {"num_channels": 32, "merge_channels": 16}, "unet": {"channels": [16]}},
+    "decoder": {
+        "fpn": {"num_channels": 32, "merge_channels": 16},
+        "unet": {"channels": [16]},
+        "segformer": {"hidden_size": 32},
+    },
 }
 
 
@@ -137,7 +141,9 @@ class Subject:
         """(encoder, decoder); ConfigError where the decoder refuses the levels."""
         if self.part.kind == "encoder":
             encoder = self.build_encoder(own)
-            return encoder, partner.plugin.build(section, features_of(encoder))
+            with self.blame("build"):
+                features = features_of(encoder)
+            return encoder, partner.plugin.build(section, features)
         encoder = partner.plugin.build(section)
         with self.blame("build", besides=ConfigError):
             return encoder, self.part.plugin.build(own, features_of(encoder))

@@ -25,8 +25,8 @@ _DEFAULTS, _KEYS_USED = rules_config.RULES
 RULES: tuple[Rule, ...] = (
     _DEFAULTS,
     *rules_build.RULES,
-    _KEYS_USED,
     *rules_maps.RULES,
+    _KEYS_USED,
     *rules_numbers.RULES,
     *rules_export.RULES,
     *rules_deploy.RULES,
