@@ -40,17 +40,27 @@ class Excess:
         return f"{self.node} ({self.operator}): {self.what} {self.value:.3g}"
 
 
-def probe(graph: bytes, image: NDArray[np.uint8], keep_fp32: Sequence[str] = ()) -> tuple[list[Excess], float]:
-    """Run the graph on `image` (N, H, W, 3); returns what is beyond SAFE, and the largest value of any tensor.
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a probe found: what is beyond SAFE, largest first; reductions whose sums are; the largest value of all."""
 
-    Looked at are weights, the output of each node, and the sum that a reduction adds up (of squares, for L2), bounded
-    by the sum of its input's absolute values. Nodes whose names match a pattern of `keep_fp32` (shell style), and
-    those that always stay in FP32, may have any value.
+    beyond: tuple[Excess, ...]
+    sums: tuple[Excess, ...]
+    largest: float
+
+
+def probe(graph: bytes, image: NDArray[np.uint8], keep_fp32: Sequence[str] = ()) -> Range:
+    """Run the graph on `image` (N, H, W, 3) and look at weights and at the output of each node.
+
+    Nodes whose names match a pattern of `keep_fp32` (shell style), and those that always stay in FP32, may have any
+    value. The sum that a reduction adds up (of squares, for L2), bounded by the sum of its input's absolute values, is
+    told apart: it grows with the image, and a large reduction stays in FP32 whoever wrote it.
     """
     model = onnx.load_from_string(graph)
     weights = {c.name: onnx.numpy_helper.to_array(c) for c in model.graph.initializer}
     values = weights | _run(model, image)
     found: list[Excess] = []
+    sums: list[Excess] = []
     largest = 0.0
     for node in model.graph.node:
         if node.op_type in _ALWAYS_FP32 or any(fnmatch(node.name, pattern) for pattern in keep_fp32):
@@ -59,7 +69,9 @@ def probe(graph: bytes, image: NDArray[np.uint8], keep_fp32: Sequence[str] = ())
             largest = max(largest, value)
             if value > SAFE:
                 found.append(Excess(node.name, node.op_type, what, value))
-    return sorted(found, key=lambda e: -e.value), largest
+        if node.op_type in _SUMS and _is_float(values[node.input[0]]) and (bound := _sum_bound(node, values)) > SAFE:
+            sums.append(Excess(node.name, node.op_type, "sum", bound))
+    return Range(tuple(sorted(found, key=lambda e: -e.value)), tuple(sums), largest)
 
 
 def _extents(
@@ -71,8 +83,6 @@ def _extents(
     for name in node.output:
         if name in values and _is_float(values[name]):
             yield "output", _largest(values[name])
-    if node.op_type in _SUMS and _is_float(values[node.input[0]]):
-        yield "sum", _sum_bound(node, values)
 
 
 def _sum_bound(node: onnx.NodeProto, values: dict[str, NDArray[np.generic]]) -> float:
@@ -90,8 +100,8 @@ def _run(model: onnx.ModelProto, image: NDArray[np.uint8]) -> dict[str, NDArray[
     open_model = onnx.ModelProto()
     open_model.CopyFrom(model)
     known = {v.name for v in model.graph.output}
-    names = [name for node in model.graph.node for name in node.output if name and name not in known]
-    open_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    names = [name for node in model.graph.node for name in node.output if name]
+    open_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 4

@@ -46,13 +46,15 @@ def check_range(subject: Subject) -> Found:
     """The exported graph, run in FP32 on pictures like photographs."""
     decoder = subject.part.plugin if subject.part.kind == "decoder" else subject.partner[0].plugin
     images = fp16_range.natural_images(3, subject.sizes[-1])
-    found, largest = fp16_range.probe(subject.graph, images, decoder.keep_fp32)
-    if found:
-        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    found = fp16_range.probe(subject.graph, images, decoder.keep_fp32)
+    beyond, sums = found.beyond, found.sums
+    if beyond:
+        more = f"; and {len(beyond) - 3} more" if len(beyond) > 3 else ""
         raise BrokenError(
-            f"above {fp16_range.SAFE:g}: {'; '.join(map(str, found[:3]))}{more}", nodes=[e.node for e in found]
+            f"above {fp16_range.SAFE:g}: {'; '.join(map(str, beyond[:3]))}{more}", nodes=[e.node for e in beyond]
         )
-    return Found(f"largest value {largest:.3g}", {"largest": largest})
+    said = f", {len(sums)} reductions need FP32" if sums else ""
+    return Found(f"largest value {found.largest:.3g}{said}", {"largest": found.largest, "sums": [s.node for s in sums]})
 
 
 RULES = (
@@ -75,8 +77,8 @@ RULES = (
     Rule(
         name="fp16-range",
         kinds=("encoder", "decoder"),
-        sentence=f"On pictures, no weight, map or sum passes {fp16_range.SAFE:g}, a sixth of what FP16 can hold.",
-        fix="Scale before you multiply or add up (attention: scale the query first), normalise earlier, or name the "
+        sentence=f"On pictures, no weight and no map passes {fp16_range.SAFE:g}, a sixth of what FP16 can hold.",
+        fix="Scale before you multiply (attention: scale the query first), normalise earlier, or name the "
         "node in the decoder's keep_fp32.",
         check=check_range,
         needs=("export",),

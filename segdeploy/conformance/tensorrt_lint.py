@@ -73,7 +73,7 @@ class Refused:
 
 
 def _uint8(graph: Graph) -> Iterator[onnx.NodeProto]:
-    for node in graph.nodes:
+    for node in (n for n in graph.nodes if n.op_type not in ("Shape", "Size")):  # they read no data
         touched = [name for name in (*node.input, *node.output) if graph.types.get(name) == _UINT8]
         others = [name for name in (*node.input, *node.output) if name not in touched]
         good = node.op_type == "Cast" and all(graph.types.get(name) in _FLOATS for name in others)
