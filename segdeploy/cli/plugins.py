@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from segdeploy.cli import options
+from segdeploy.cli import options, plugins_check
 from segdeploy.progress import say
 
 if TYPE_CHECKING:
@@ -73,3 +73,6 @@ def new(name: str, output: Path) -> None:
     folder = new_plugin(name, output)
     decoder = name.replace("-", "_")
     say(f"{folder}: pip install -e '{folder}[test]', then segdeploy plugins check {decoder}")
+
+
+command.add_command(plugins_check.command)

@@ -1,0 +1,480 @@
+"""One good encoder, decoder and backend, and broken twins of them: each differs by one change, and breaks one rule."""
+
+import contextlib
+import dataclasses
+import urllib.request
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import nn
+
+from segdeploy.conformance.find import Part
+from segdeploy.plugin import Auxiliary, Availability, BackendPlugin, DecoderPlugin, EncoderPlugin, FeatureMap, Section
+from segdeploy.plugin.manager import Owner
+from segdeploy.runtime.ort_runner import OrtRunner, available, open_onnxruntime
+
+OWNER = Owner(entry_point="twin", distribution="twins", version="1.0")
+
+
+# Good ones
+
+
+class Config(Section):
+    """A small part."""
+
+    width: int = Field(default=8, ge=4, le=64)
+    """Channels of the finest level."""
+
+
+class Encoder(nn.Module):
+    """Two levels, at strides 4 and 8."""
+
+    def __init__(self, config):
+        super().__init__()
+        width = config.width
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 4, 4, 1), nn.BatchNorm2d(width))
+        self.down = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), nn.BatchNorm2d(2 * width))
+        self.features = (FeatureMap(channels=width, stride=4), FeatureMap(channels=2 * width, stride=8))
+
+    def finest(self, image):
+        return self.stem(image).relu()
+
+    def forward(self, image):
+        x = self.finest(image)
+        return x, self.down(x).relu()
+
+
+class Decoder(nn.Module):
+    """The levels of strides 4 and 8, joined at the finer."""
+
+    def __init__(self, config, features):
+        super().__init__()
+        self.levels = [i for i, f in enumerate(features) if f.stride in (4, 8)]
+        self.join = nn.Conv2d(sum(features[i].channels for i in self.levels), config.width, 3, 1, 1)
+        self.out = FeatureMap(channels=config.width, stride=4)
+
+    def up(self, x, finer):
+        return F.interpolate(x, size=finer.shape[-2:], mode="bilinear", align_corners=False)
+
+    def forward(self, maps):
+        finer, coarser = (maps[i] for i in self.levels)
+        return self.join(torch.cat([finer, self.up(coarser, finer)], 1))
+
+
+def encoder(build=Encoder, config=Config, **more):
+    return EncoderPlugin(name="twin", summary="a twin", config=config, build=build, **more)
+
+
+def decoder(build=Decoder, config=Config, **more):
+    return DecoderPlugin(name="twin", summary="a twin", config=config, build=build, **more)
+
+
+# Keys
+
+
+class Silent(Section):
+    """A key without a sentence."""
+
+    width: int = 8
+
+
+class Invalid(Section):
+    """A default that its own bounds refuse."""
+
+    width: int = Field(default=2, ge=4)
+    """Channels of the finest level."""
+
+
+class Loose(Section):
+    """Takes keys that it does not know."""
+
+    model_config = {"extra": "allow"}
+    width: int = 8
+    """Channels of the finest level."""
+
+
+class Required(Section):
+    """No default."""
+
+    width: int
+    """Channels of the finest level."""
+
+
+class Unused(Config):
+    """A key that nothing reads."""
+
+    dropout: float = 0.1
+    """Share of the channels that training drops."""
+
+
+def build_and_log(config):
+    str(config.model_dump())  # looks at every key, and uses none by it
+    return Encoder(config)
+
+
+# Build
+
+
+class ListOfFeatures(Encoder):
+    def __init__(self, config):
+        super().__init__(config)
+        self.features = list(self.features)
+
+
+class NoForwardAux(Encoder):
+    aux = (Auxiliary(channels=8, stride=4, weight=0.4),)
+
+
+def refuses(config, features):
+    raise ValueError("of this decoder's own")
+
+
+class FixedWeights(Encoder):
+    def __init__(self, config):
+        super().__init__(config)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for p in self.parameters():
+                p.copy_(torch.randn(p.shape, generator=generator) / p[0].numel() ** 0.5)
+
+
+class Downloads(Encoder):
+    def __init__(self, config):
+        super().__init__(config)
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen("http://127.0.0.1:9/weights", timeout=1)
+
+
+# Maps
+
+
+class WrongStride(Encoder):
+    def __init__(self, config):
+        super().__init__(config)
+        self.features = (self.features[0], FeatureMap(channels=2 * config.width, stride=16))
+
+
+class ForgetsALevel(Encoder):
+    def forward(self, image):
+        return (self.finest(image),)
+
+
+class ByFactor(Decoder):
+    def up(self, x, finer):
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class AtTheCoarser(Decoder):
+    def forward(self, maps):
+        return F.avg_pool2d(super().forward(maps), 2)
+
+
+class WithAuxiliary(Encoder):
+    """A good one."""
+
+    aux = (Auxiliary(channels=8, stride=4, weight=0.4),)
+
+    def forward_aux(self, image):
+        maps = self(image)
+        return maps, (maps[0],)
+
+
+class OtherFirst(WithAuxiliary):
+    def forward_aux(self, image):
+        maps = self(image)
+        return (maps[0] * 2, maps[1]), (maps[0],)
+
+
+class WrongAuxiliary(WithAuxiliary):
+    aux = (Auxiliary(channels=16, stride=4, weight=0.4),)
+
+
+class InPlace(Encoder):
+    def finest(self, image):
+        return super().finest(image.mul_(0.5))
+
+
+class InPlaceDecoder(Decoder):
+    def forward(self, maps):
+        if not self.training:
+            maps[self.levels[0]].mul_(0.5)
+        return super().forward(maps)
+
+
+# Numbers
+
+
+class Drops(Encoder):
+    def finest(self, image):
+        return F.dropout(super().finest(image), 0.1, training=True)
+
+
+class OverTheBatch(Encoder):
+    def finest(self, image):
+        x = super().finest(image)
+        return x - 0.5 * x.mean(0, keepdim=True)
+
+
+class Spare(Encoder):
+    def __init__(self, config):
+        super().__init__(config)
+        self.spare = nn.Conv2d(3, 3, 1)
+
+
+class Detached(Encoder):
+    def finest(self, image):
+        return super().finest(image).detach()
+
+
+class Hidden(Encoder):
+    def __init__(self, config):
+        super().__init__(config)
+        self.gain = 0.5 + torch.rand(()).item()
+
+    def finest(self, image):
+        return super().finest(image) * self.gain
+
+
+class Tied(Encoder):
+    def __init__(self, config):
+        super().__init__(config)
+        self.again = self.stem
+
+
+# Export
+
+
+class Branches(Encoder):
+    def finest(self, image):
+        x = super().finest(image)
+        return x * 2 if x.sum() > 0 else x
+
+
+class OtherWhenExported(Encoder):
+    def finest(self, image):
+        x = super().finest(image)
+        return x.flip(-1) if torch.compiler.is_exporting() else x
+
+
+class FixedPool(Encoder):
+    dynamic_size = True
+
+    def finest(self, image):
+        x = super().finest(image)
+        pooled = F.adaptive_avg_pool2d(x, 2)
+        return x + F.interpolate(pooled, size=x.shape[-2:], mode="nearest")
+
+
+class Dynamic(Encoder):
+    """A good one."""
+
+    dynamic_size = True
+
+
+# Deploy
+
+
+class Antialiased(Decoder):
+    def up(self, x, finer):
+        return F.interpolate(x, size=finer.shape[-2:], mode="bilinear", antialias=True)
+
+
+class DilatedUp(Encoder):
+    """Nothing in the table, and nothing that TensorRT for RTX builds: a strided and dilated transposed convolution."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.up = nn.ConvTranspose2d(config.width, config.width, 3, 2, dilation=2)
+
+    def finest(self, image):
+        x = super().finest(image)
+        return x + self.up(x)[..., : x.shape[-2], : x.shape[-1]]
+
+
+class Large(Decoder):
+    def forward(self, maps):
+        return super().forward(tuple(m * 3e5 for m in maps)) / 3e5
+
+
+class Hoards(Encoder):
+    def __init__(self, config):
+        super().__init__(config)
+        self.kept = []
+
+    def finest(self, image):
+        x = super().finest(image)
+        if not torch.compiler.is_exporting():
+            self.kept.append(x.detach())
+        return x
+
+
+# Backends
+
+
+class Runner(OrtRunner):
+    """The good one is onnxruntime's; twins change what comes out."""
+
+    def run(self, image):
+        return super().run(np.ascontiguousarray(image))
+
+
+def backend(runner=Runner, **more):
+    def open_twin(bundle, options):
+        made = open_onnxruntime(bundle, options)
+        made.__class__ = runner
+        return made
+
+    about = {"name": "onnxruntime", "summary": "a twin", "artifact": "onnx", "available": available, "open": open_twin}
+    return BackendPlugin(**(about | more))
+
+
+def without_version():
+    return Availability(ok=True)
+
+
+def open_nothing(bundle, options):
+    return object()
+
+
+def open_anyhow(bundle, options):
+    return open_onnxruntime(bundle, dataclasses.replace(options, variant=""))
+
+
+class Mirrored(Runner):
+    def run(self, image):
+        return super().run(image)[:, :, ::-1]
+
+
+class WideLabels(Runner):
+    def run(self, image):
+        return super().run(image).astype(np.int64)
+
+
+def speckled(labels, random):
+    labels = labels.copy()
+    labels[:, random.integers(labels.shape[1]), random.integers(labels.shape[2])] ^= 1
+    return labels
+
+
+class Flickers(Runner):
+    random = np.random.default_rng(0)
+
+    def run(self, image):
+        return speckled(super().run(image), self.random)
+
+
+class OneBuffer(Runner):
+    buffers = {}
+
+    def run(self, image):
+        labels = super().run(image)
+        buffer = self.buffers.setdefault(labels.shape, labels)
+        buffer[...] = labels
+        return buffer
+
+
+class OverwritesImage(Runner):
+    def run(self, image):
+        labels = super().run(image)
+        if image.flags.c_contiguous:
+            image[..., 0] = 0
+        return labels
+
+
+class OtherEachTime(Runner):
+    opened = 0
+
+    def __enter__(self):
+        type(self).opened += 1
+        self.seed = self.opened
+        return self
+
+    def run(self, image):
+        return speckled(super().run(image), np.random.default_rng(self.seed))
+
+
+class SaysHalf(Runner):
+    def describe(self):
+        return super().describe() | {"precision": "fp16"}
+
+
+class OneMoreThread(Runner):
+    def describe(self):
+        return super().describe() | {"threads": self.options.thread_count + 1}
+
+
+class KeepsResults(Runner):
+    kept = []
+
+    def run(self, image):
+        labels = super().run(image)
+        self.kept.append(labels.copy())
+        return labels
+
+
+GOOD = {
+    "encoder": encoder(),
+    "encoder with a map for training": encoder(WithAuxiliary),
+    "encoder of any size": encoder(Dynamic),
+    "decoder": decoder(),
+    "decoder that keeps its large values in FP32": decoder(
+        Large, keep_fp32=("node_mul*", "node_c*", "node_upsample*", "node_div*")
+    ),
+    "backend": backend(),
+}
+
+# Kind, rule, twin.
+TWINS = [
+    ("encoder", "config-defaults", encoder(config=Silent)),
+    ("encoder", "config-defaults", encoder(config=Invalid)),
+    ("encoder", "config-defaults", encoder(config=Loose)),
+    ("decoder", "config-defaults", decoder(config=Required)),
+    ("decoder", "config-defaults", decoder(config=dict)),
+    ("encoder", "build", encoder(ListOfFeatures)),
+    ("encoder", "build", encoder(NoForwardAux)),
+    ("decoder", "build", decoder(refuses)),
+    ("decoder", "build", decoder(lambda features: None)),
+    ("encoder", "build-reads-no-weights", encoder(FixedWeights)),
+    ("encoder", "build-reads-no-weights", encoder(Downloads)),
+    ("encoder", "levels", encoder(WrongStride)),
+    ("encoder", "levels", encoder(ForgetsALevel)),
+    ("decoder", "output", decoder(ByFactor)),
+    ("decoder", "output", decoder(AtTheCoarser)),
+    ("encoder", "auxiliary", encoder(OtherFirst)),
+    ("encoder", "auxiliary", encoder(WrongAuxiliary)),
+    ("encoder", "config-keys-used", encoder(config=Unused)),
+    ("encoder", "config-keys-used", encoder(build_and_log, config=Unused)),
+    ("encoder", "input-kept", encoder(InPlace)),
+    ("decoder", "input-kept", decoder(InPlaceDecoder)),
+    ("encoder", "deterministic", encoder(Drops)),
+    ("encoder", "batch-independence", encoder(OverTheBatch)),
+    ("encoder", "gradient", encoder(Spare)),
+    ("encoder", "gradient", encoder(Detached)),
+    ("encoder", "state-round-trip", encoder(Hidden)),
+    ("encoder", "state-round-trip", encoder(Tied)),
+    ("encoder", "export", encoder(Branches)),
+    ("encoder", "labels", encoder(OtherWhenExported)),
+    ("encoder", "dynamic-size", encoder(FixedPool)),
+    ("decoder", "tensorrt-lint", decoder(Antialiased)),
+    ("encoder", "tensorrt-build", encoder(DilatedUp)),
+    ("decoder", "fp16-range", decoder(Large)),
+    ("encoder", "cost", encoder(Hoards)),
+    ("backend", "available", backend(available=without_version)),
+    ("backend", "open", backend(open=open_nothing)),
+    ("backend", "labels", backend(Mirrored)),
+    ("backend", "labels", backend(WideLabels)),
+    ("backend", "deterministic", backend(Flickers)),
+    ("backend", "result-kept", backend(OneBuffer)),
+    ("backend", "result-kept", backend(OverwritesImage)),
+    ("backend", "describe", backend(SaysHalf)),
+    ("backend", "threads", backend(OneMoreThread)),
+    ("backend", "refuses", backend(open=open_anyhow)),
+    ("backend", "reopen", backend(OtherEachTime)),
+    ("backend", "cost", backend(KeepsResults)),
+]
+
+
+def part(kind, plugin):
+    return Part(kind=kind, name=plugin.name, plugin=plugin, owner=OWNER)
