@@ -11,7 +11,8 @@ from segdeploy.errors import MissingPartError
 from segdeploy.plugin import registry
 
 if TYPE_CHECKING:
-    from segdeploy.plugin.manager import Kind, Owner
+    from segdeploy.plugin.distributions import Owner
+    from segdeploy.plugin.manager import Kind
 
 KINDS: tuple[Kind, ...] = ("encoder", "decoder", "backend")
 
