@@ -13,7 +13,7 @@ from segdeploy.conformance.rule import BrokenError, SkippedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    _Errors = type[Exception] | tuple[type[Exception], ...]
+    Errors = type[Exception] | tuple[type[Exception], ...]
 
 
 def first_line(error: BaseException) -> str:
@@ -40,7 +40,7 @@ class Blame:
         self.home = file if package == [""] else file.parents[0 if package[0] == "segdeploy" else len(package) - 1]
 
     @contextmanager
-    def __call__(self, doing: str, besides: _Errors = ()) -> Iterator[None]:
+    def __call__(self, doing: str, besides: Errors = ()) -> Iterator[None]:
         """Inside, the part's own code runs; what it raises, but for `besides`, becomes a BrokenError with the place."""
         try:
             yield

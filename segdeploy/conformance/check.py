@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.config.yaml12 import parse
+from segdeploy.conformance.backend_subject import BackendSubject
 from segdeploy.conformance.judge import Judge
 from segdeploy.conformance.subject import Subject
 from segdeploy.conformance.table import rules_for
@@ -40,7 +41,8 @@ def judge_of(part: Part, values: Mapping[str, Any] | None = None, partner: str |
         values: keys of its own that are not to have their defaults.
         partner: the other half of an encoder or decoder; by default one of ours that fits.
     """
-    return Judge(Subject(part, values, partner), rules_for(part.kind))
+    make = BackendSubject if part.kind == "backend" else Subject
+    return Judge(make(part, values, partner), rules_for(part.kind))
 
 
 def check_part(

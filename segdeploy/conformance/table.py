@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segdeploy.conformance import rules_build, rules_config, rules_export, rules_maps, rules_numbers
+from segdeploy.conformance import (
+    rules_backend,
+    rules_build,
+    rules_config,
+    rules_cost,
+    rules_deploy,
+    rules_export,
+    rules_maps,
+    rules_numbers,
+    rules_runner,
+)
 
 if TYPE_CHECKING:
     from segdeploy.conformance.rule import Rule
@@ -19,6 +29,10 @@ RULES: tuple[Rule, ...] = (
     *rules_maps.RULES,
     *rules_numbers.RULES,
     *rules_export.RULES,
+    *rules_deploy.RULES,
+    *rules_cost.RULES,
+    *rules_backend.RULES,
+    *rules_runner.RULES,
 )
 
 

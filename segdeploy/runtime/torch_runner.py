@@ -41,10 +41,12 @@ class TorchRunner(Runner):
 
     def run(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See `Runner.run`."""
+        import numpy as np
         import torch
 
+        ready = torch.from_numpy(np.ascontiguousarray(image))  # torch knows no negative strides (bgr[..., ::-1])
         with torch.inference_mode():
-            labels: NDArray[np.uint8] = self.module(torch.from_numpy(image).to(self.device)).cpu().numpy()
+            labels: NDArray[np.uint8] = self.module(ready.to(self.device)).cpu().numpy()
         return labels
 
     def describe(self) -> dict[str, Any]:
