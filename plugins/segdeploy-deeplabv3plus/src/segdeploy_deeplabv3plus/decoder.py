@@ -91,7 +91,9 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Every branch on the same map, then a 1x1 convolution over all of them."""
         *near, pooled = (conv(x) for conv in self.convs)
-        joined: Tensor = self.project(torch.cat([*near, pooled.expand_as(near[0])], 1))
+        # Not expand, whose export reads the batch from the uint8 image's shape.
+        everywhere = F.interpolate(pooled, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        joined: Tensor = self.project(torch.cat([*near, everywhere], 1))
         return joined
 
 
