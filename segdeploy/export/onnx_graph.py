@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from segdeploy.model.spec import ModelSpec
 
 OPSET = 20  # the newest that every TensorRT 10 and 11 parses
+TRACED = 512  # pixels a side, at least, that a graph of free height and width is traced with
 
 
 def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path, *, dynamic_size: bool = False) -> dict[str, Any]:
@@ -37,7 +38,9 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path, *, dynamic_si
     """
     module = Deployed(segmenter, spec.preprocessing).eval().cpu()
     sides = (spec.preprocessing.height, spec.preprocessing.width)
-    example = torch.zeros((2, *sides, 3), dtype=torch.uint8)
+    # torch takes a side that is 1 in the example for 1 always, also that of a coarse map inside the model.
+    seen = [-(-TRACED // side) * side for side in sides] if dynamic_size else sides
+    example = torch.zeros((2, *seen, 3), dtype=torch.uint8)
     free = {0: "batch", 1: "height", 2: "width"} if dynamic_size else {0: "batch"}
     size = ("height", "width") if dynamic_size else sides
     try:
@@ -105,7 +108,9 @@ def fix_scales(model: onnx.ModelProto) -> None:
         if node.op_type != "Resize" or len(node.input) < 4 or not node.input[3]:
             continue
         before, after = shapes.get(node.input[0], [])[2:], shapes.get(node.output[0], [])[2:]
-        if len(before) != 2 or len(after) != 2 or not all(before) or after[0] % before[0] or after[1] % before[1]:
+        # A side that is not known reads as 0 here.
+        known = len(before) == len(after) == 2 and all(before) and all(after)
+        if not known or after[0] % before[0] or after[1] % before[1]:
             continue
         scales = np.array([1, 1, after[0] // before[0], after[1] // before[1]], np.float32)
         name = f"{node.output[0]}.scales"

@@ -1,5 +1,7 @@
 """Whole factors as constants: the same labels to the bit, and a graph that runtimes can fuse."""
 
+import functools
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -88,3 +90,40 @@ def test_free_height_and_width_are_right_at_other_sizes(tmp_path):
             expected = reference(torch.from_numpy(image)).numpy()
         assert len(np.unique(expected)) > 1
         assert (labels(tmp_path / "m.onnx", height, width) == expected).mean() > 0.999
+
+
+def test_a_coarse_map_of_one_cell_stays_free(tmp_path):
+    """At 32 x 32 the level of stride 32 is a single cell, which torch would take for a constant."""
+    torch.manual_seed(0)
+    text = CONFIG.format(32, 32, "nearest").replace(
+        "fpn, num_channels: 16, merge_channels: 16, upsample_mode: nearest", "segformer, hidden_size: 16"
+    )
+    config = parse_config(text)
+    spec, model = from_config(config, config.mask.preprocessing.class_map())
+    with torch.no_grad():
+        logits = model.eval()(torch.randn(2, 3, 64, 96))
+        model.head.bias.sub_(logits.mean((0, 2, 3)))
+    export_onnx(model, spec, tmp_path / "m.onnx", dynamic_size=True)
+    reference = Deployed(model, spec.preprocessing).eval()
+    for height, width in [(32, 32), (64, 96), (33, 71)]:
+        image = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(image)).numpy()
+        assert (labels(tmp_path / "m.onnx", height, width) == expected).mean() > 0.999
+
+
+def test_unknown_sides_are_not_whole_factors():
+    """A Resize of one cell to a size that only the run knows keeps that size."""
+    value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    cell, grown = value("cell", shape=[1, 2, 1, 1]), value("grown", shape=[1, 2, "h", "w"])
+    size = onnx.helper.make_tensor_value_info("size", onnx.TensorProto.INT64, [4])
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], ["cell"]),
+        onnx.helper.make_node("Resize", ["cell", "", "", "size"], ["grown"], mode="linear"),
+        onnx.helper.make_node("Relu", ["grown"], ["y"]),
+    ]
+    ends = [value("x", shape=[1, 2, 1, 1]), size], [value("y", shape=[1, 2, "h", "w"])]
+    graph = onnx.helper.make_graph(nodes, "g", *ends, value_info=[cell, grown])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", onnx_graph.OPSET)])
+    onnx_graph.fix_scales(model)
+    assert list(model.graph.node[1].input) == ["cell", "", "", "size"]
