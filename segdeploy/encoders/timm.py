@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import timm
 import torch.nn.functional as F
@@ -24,12 +24,15 @@ class TimmConfig(PretrainedSection):
 
     model_name: str = Field(default="caformer_s18", min_length=1)
     """timm's name, such as mobilenetv3_large_100 or resnet50.a1_in1k; see `timm.list_models()`."""
+    out_indices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Which of the model's maps are levels, finest first, as timm counts them; null: those that timm gives unasked."""
 
 
 class TimmEncoder(TimmModel):
     """A timm model as a pyramid: (N, 3, H, W) -> one (N, C_i, H / s_i, W / s_i) per level."""
 
-    def __init__(self, model_name: str) -> None:
+    def __init__(self, model_name: str, out_indices: tuple[int, ...] | None = None) -> None:
+        self.out_indices = out_indices
         super().__init__(model_name)
         info = self.body.feature_info
         levels = zip(info.channels(), info.reduction(), strict=True)
@@ -46,6 +49,8 @@ class TimmEncoder(TimmModel):
     def create(self, **options: Any) -> nn.Module:
         """timm's model with `features_only`."""
         more = windows.options_for(self.model_name)
+        if self.out_indices is not None:
+            more["out_indices"] = self.out_indices
         body: nn.Module = timm.create_model(self.model_name, features_only=True, **more, **options)
         return body
 
@@ -66,7 +71,7 @@ class TimmEncoder(TimmModel):
 
 def build(config: TimmConfig) -> TimmEncoder:
     """The encoder with random weights."""
-    return TimmEncoder(config.model_name)
+    return TimmEncoder(config.model_name, config.out_indices)
 
 
 @hookimpl

@@ -1,0 +1,1 @@
+"""From a model that another library trained to a run of segdeploy."""

@@ -1,0 +1,132 @@
+"""A `save_pretrained` folder of segmentation_models.pytorch (https://github.com/qubvel-org/segmentation_models.pytorch)
+as a model of segdeploy: the same network under our names. The library itself is not needed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import timm
+import torch
+
+from segdeploy.classes import ClassMap, default_colors
+from segdeploy.encoders.hub_files import read_weights
+from segdeploy.encoders.timm import TimmEncoder
+from segdeploy.errors import ConfigError, ModelError
+from segdeploy.importing.imported import Imported
+from segdeploy.importing.parts import fitted, part_of
+from segdeploy.importing.smp_config import OTHERWISE, Names, Refused, SmpModel, Strides, parse
+from segdeploy.model.spec import Head, ModelSpec, Preprocessing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_RESNETS = re.compile(r"(resnet(18|34|50|101|152)|resnext(50|101)_\d+x\d+d)")
+"""Of smp's own encoders those that timm has under the same name, with the same names of weights."""
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    name: str
+    config: dict[str, Any]
+    strides: Strides
+    names: Names
+    unused: str = r"(?!)"
+    """Pattern of the weights that its depth leaves out."""
+
+
+def read_smp(folder: Path, content: dict[str, Any], size: tuple[int, int]) -> Imported:
+    """Read the folder whose config.json holds `content`.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        content: its config.json.
+        size: (height, width) of the network's input, which the folder does not tell.
+
+    Raises:
+        ModelError: a network that segdeploy cannot rebuild, or weights of another one.
+        ConfigError: a size at which the original does not work.
+    """
+    file = folder / "config.json"
+    config = parse(content, file)
+    _check_size(size)
+    try:
+        encoder = _encoder_of(config)
+        decoder, keys = config.decoder(encoder.strides)
+    except Refused as e:
+        raise ModelError(f"{file}: {e}; {OTHERWISE}") from e
+    names, notes = _classes_of(config)
+    spec = ModelSpec(
+        encoder=part_of("encoder", encoder.name, encoder.config, file),
+        decoder=part_of("decoder", decoder, keys, file),
+        head=Head(kernel_size=config.kernel_size, align_corners=config.align_corners),
+        classes=ClassMap(names=names, colors=default_colors(len(names))),
+        preprocessing=Preprocessing(
+            height=size[0], width=size[1], resize="stretch", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        ),
+    )
+    tensors = read_weights(folder)
+    table = (*encoder.names, *config.names(encoder.strides), (r"^segmentation_head\.0\.", "head."))
+    state = {_rename(name, table): tensor for name, tensor in tensors.items() if not re.match(encoder.unused, name)}
+    if config.aux_params is not None:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("classification_head.")}
+        notes.append("the classification head (aux_params) is left out: segdeploy gives masks alone")
+    if config.classes == 1:
+        for name in ("head.weight", "head.bias"):
+            if name in state:
+                state[name] = torch.cat([torch.zeros_like(state[name]), state[name]])
+    return fitted(spec, state, tuple(notes), folder)
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    # The original refuses others, or rounds in its own way.
+    if any(side % 32 for side in size):
+        near = "x".join(str(max(32, round(side / 32) * 32)) for side in size[::-1])
+        raise ConfigError(
+            f"--height {size[0]} --width {size[1]}: expected multiples of 32, which networks of "
+            f"segmentation_models.pytorch take; the nearest size (width x height) is {near}"
+        )
+
+
+def _rename(name: str, table: Names) -> str:
+    for pattern, replacement in table:
+        name, found = re.subn(pattern, replacement, name, count=1)
+        if found:
+            return name
+    return name
+
+
+def _encoder_of(config: SmpModel) -> _Encoder:
+    name, depth = config.encoder_name, config.encoder_depth
+    if name.startswith("tu-") and ":" not in name:
+        return _timm(name.removeprefix("tu-"), depth, ((r"^encoder\.model\.", "encoder.body."),))
+    if _RESNETS.fullmatch(name) and timm.is_model(name):
+        # The whole network lies in the file, whatever the depth.
+        return _timm(name, depth, ((r"^encoder\.", "encoder.body."),), rf"encoder\.layer[{depth}-9]\.")
+    raise Refused(f"encoder_name: expected tu-NAME (a model of timm), resnet, resnext or mit, found {name}")
+
+
+def _timm(name: str, depth: int, names: Names, unused: str = r"(?!)") -> _Encoder:
+    try:
+        probe = TimmEncoder(name)
+    except ConfigError as e:
+        raise Refused(f"encoder_name: {str(e).removeprefix('encoder.model_name: ')}") from e
+    strides = tuple(f.stride for f in probe.features)
+    places = tuple(probe.body.feature_info.out_indices)
+    first = strides[0]
+    if first > 4 or any(s != first << i for i, s in enumerate(strides)):
+        raise Refused(f"encoder_name: expected strides 1, 2, 4, ... or from 2 or 4 on, {name} has {strides}")
+    # The depth counts from stride 2 on, whether there is such a level or not; one of stride 1 is never joined.
+    used = slice(1, depth + 1) if first == 1 else slice(0, depth if first == 2 else depth - 1)
+    more = {} if places[used] == places else {"out_indices": list(places[used])}
+    return _Encoder("timm", {"model_name": name, "use_pretrained": False, **more}, strides[used], names, unused)
+
+
+def _classes_of(config: SmpModel) -> tuple[tuple[str, ...], list[str]]:
+    if config.classes == 1:
+        return ("background", "foreground"), [
+            "the one logit of the original becomes two classes: background has the logit 0, so that foreground "
+            "wins where the original's is above 0, which is where its sigmoid is above 0.5"
+        ]
+    return tuple(f"class_{i}" for i in range(config.classes)), ["the folder tells no names of classes; see --classes"]
