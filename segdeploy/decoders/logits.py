@@ -36,6 +36,4 @@ class Logits(nn.Module):
 @hookimpl
 def segdeploy_register_decoders(register: Callable[[DecoderPlugin], None]) -> None:
     """Register `logits`."""
-    register(
-        DecoderPlugin(name="logits", summary="for networks that give logits", config=LogitsConfig, build=Logits)
-    )
+    register(DecoderPlugin(name="logits", summary="for networks that give logits", config=LogitsConfig, build=Logits))

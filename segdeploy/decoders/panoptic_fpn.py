@@ -4,6 +4,7 @@ https://arxiv.org/abs/1901.02446, section 3.1) on a feature pyramid (Lin et al. 
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -55,7 +56,7 @@ class PanopticFPN(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(features[i].channels, width, 1) for i in self.levels)
         # A level has one convolution for each step up to the finest, which has one, too.
         self.branches = nn.ModuleList(
-            nn.ModuleList(_conv_gn_relu(merged if step else width, merged) for step in range(max(place, 1)))
+            nn.Sequential(*(_conv_gn_relu(merged if step else width, merged) for step in range(max(place, 1))))
             for place in range(len(self.levels))
         )
         self.dropout = nn.Dropout2d(config.dropout)
@@ -68,14 +69,15 @@ class PanopticFPN(nn.Module):
         for i in range(len(pyramid) - 1, 0, -1):
             pyramid[i - 1] = pyramid[i - 1] + resize_like(pyramid[i], pyramid[i - 1], self.config.upsample_mode)
         # Coarse to fine.
-        branches = [self._branch(place, pyramid) for place in range(len(pyramid) - 1, -1, -1)]
-        merged = torch.cat(branches, 1) if self.config.merge_policy == "cat" else torch.stack(branches).sum(0)
+        branches = [self._branch(place, pyramid) for place in reversed(range(len(pyramid)))]
+        merged = torch.cat(branches, 1) if self.config.merge_policy == "cat" else reduce(torch.add, branches)
         dropped: Tensor = self.dropout(merged)
         return dropped
 
     def _branch(self, place: int, pyramid: list[Tensor]) -> Tensor:
         x = pyramid[place]
-        for step, conv in enumerate(self.branches[place], 1):  # type: ignore[arg-type]
+        convs: nn.Sequential = self.branches[place]  # type: ignore[assignment]
+        for step, conv in enumerate(convs, 1):
             x = conv(x)
             if place:
                 x = resize_like(x, pyramid[place - step], align_corners=self.config.align_corners)

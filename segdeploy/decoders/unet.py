@@ -58,7 +58,9 @@ class UNet(nn.Module):
         finest = features[0].stride
         further = int(math.log2(finest)) if config.full_size else 0
         if config.full_size and 1 << further != finest:
-            raise ConfigError(f"decoder unet: full_size needs a finest stride of 1, 2, 4, ..., the encoder has {finest}")
+            raise ConfigError(
+                f"decoder unet: full_size needs a finest stride of 1, 2, 4, ..., the encoder has {finest}"
+            )
         # Coarse to fine, without the coarsest; then the steps that have no level to join.
         skips = [*(f.channels for f in features[:stages][::-1]), *[0] * further]
         widths = [config.channels[min(i, len(config.channels) - 1)] for i in range(len(skips))]

@@ -90,6 +90,16 @@ def call(function: str) -> nn.Module:
     return made
 
 
+def trust(function: str) -> None:
+    """Let this process, and those that it starts, call the function."""
+    if function not in (known := _trusted()):
+        os.environ[TRUSTED] = ",".join([*known, function])
+
+
+def _trusted() -> list[str]:
+    return [name for name in os.environ.get(TRUSTED, "").split(",") if name]
+
+
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
@@ -100,11 +110,10 @@ def build(config: FactoryConfig) -> FactoryNetwork:
     Raises:
         MissingPartError: the function is not trusted here, or not there; ConfigError: see `call`.
     """
-    trusted = os.environ.get(TRUSTED, "").split(",")
-    if config.function not in trusted:
+    if config.function not in (known := _trusted()):
         raise MissingPartError(
             f"the network is made by the Python function {config.function}, which is no part of segdeploy; "
-            f"if you trust it: export {TRUSTED}={','.join([*filter(None, trusted), config.function])}"
+            f"if you trust it: export {TRUSTED}={','.join([*known, config.function])}"
         )
     return FactoryNetwork(call(config.function), config.channels, config.stride)
 

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 
     from segdeploy.plugin.manager import Kind
 
+ONE_LOGIT = (
+    "the one logit of the original becomes two classes: the first has the logit 0, so that the second wins where "
+    "the original's is above 0, which is where its sigmoid is above 0.5"
+)
 
-def part_of(kind: Kind, name: str, config: dict[str, Any], source: Path) -> Part:
+
+def part_of(kind: Kind, name: str, config: dict[str, Any], source: Path | str) -> Part:
     """An encoder or decoder with all its keys, as a training writes it.
 
     Raises:
@@ -41,7 +46,7 @@ def part_of(kind: Kind, name: str, config: dict[str, Any], source: Path) -> Part
     )
 
 
-def fitted(spec: ModelSpec, state: dict[str, Tensor], notes: tuple[str, ...], source: Path) -> Imported:
+def fitted(spec: ModelSpec, state: dict[str, Tensor], notes: tuple[str, ...], source: Path | str) -> Imported:
     """The weights in float32 and in the shapes of the network: a linear layer may be a 1x1 convolution there.
 
     The normalisation becomes that of the encoder.

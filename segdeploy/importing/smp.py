@@ -14,13 +14,14 @@ from segdeploy.classes import ClassMap, default_colors
 from segdeploy.encoders.hub_files import read_weights
 from segdeploy.encoders.timm import TimmEncoder
 from segdeploy.errors import ConfigError, ModelError
-from segdeploy.importing.imported import Imported
-from segdeploy.importing.parts import fitted, part_of
+from segdeploy.importing.parts import ONE_LOGIT, fitted, part_of
 from segdeploy.importing.smp_config import OTHERWISE, Names, Refused, SmpModel, Strides, parse
 from segdeploy.model.spec import Head, ModelSpec, Preprocessing
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from segdeploy.importing.imported import Imported
 
 _RESNETS = re.compile(r"(resnet(18|34|50|101|152)|resnext(50|101)_\d+x\d+d)")
 """Of smp's own encoders those that timm has under the same name, with the same names of weights."""
@@ -125,8 +126,5 @@ def _timm(name: str, depth: int, names: Names, unused: str = r"(?!)") -> _Encode
 
 def _classes_of(config: SmpModel) -> tuple[tuple[str, ...], list[str]]:
     if config.classes == 1:
-        return ("background", "foreground"), [
-            "the one logit of the original becomes two classes: background has the logit 0, so that foreground "
-            "wins where the original's is above 0, which is where its sigmoid is above 0.5"
-        ]
+        return ("background", "foreground"), [ONE_LOGIT]
     return tuple(f"class_{i}" for i in range(config.classes)), ["the folder tells no names of classes; see --classes"]
