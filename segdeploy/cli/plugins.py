@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from segdeploy.cli import plugins_check
 from segdeploy.progress import say
 
 
@@ -50,3 +51,6 @@ def show(name: str) -> None:
             say(f"{kind} {name}: {plugin.summary}\n{describe_section(plugin.config)}")
     if not found:
         raise MissingPartError(f"no encoder or decoder is named {name!r}; see segdeploy plugins list")
+
+
+command.add_command(plugins_check.command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import timm
 import torch.nn.functional as F
@@ -26,17 +26,29 @@ class TimmConfig(PretrainedSection):
     """timm's name, such as mobilenetv3_large_100 or resnet50.a1_in1k; see `timm.list_models()`."""
     out_indices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     """Which of the model's maps are levels, finest first, as timm counts them; null: those that timm gives unasked."""
+    output_stride: Literal[8, 16, 32] = 32
+    """Stride of the coarsest level; below 32 the late stages keep their size and dilate their kernels instead."""
 
 
 class TimmEncoder(TimmModel):
-    """A timm model as a pyramid: (N, 3, H, W) -> one (N, C_i, H / s_i, W / s_i) per level."""
+    """A timm model as a pyramid: (N, 3, H, W) -> one (N, C_i, H / s_i, W / s_i) per level.
 
-    def __init__(self, model_name: str, out_indices: tuple[int, ...] | None = None) -> None:
-        self.out_indices = out_indices
+    With an `output_stride` below 32 several stages share the coarsest stride. The deepest of them is the level
+    that decoders see, and the others only lead to it: resnet50 at 16 has the levels 2, 4, 8 and 16, the last with
+    2048 channels.
+    """
+
+    def __init__(
+        self, model_name: str, output_stride: int = 32, out_indices: tuple[int, ...] | None = None
+    ) -> None:
+        self.output_stride, self.out_indices = output_stride, out_indices  # before super().__init__ calls create
         super().__init__(model_name)
         info = self.body.feature_info
-        levels = zip(info.channels(), info.reduction(), strict=True)
-        self.features = tuple(FeatureMap(channels=int(c), stride=int(s)) for c, s in levels)
+        channels, strides = info.channels(), [int(s) for s in info.reduction()]
+        self.levels = list(range(len(strides)))
+        if output_stride < 32:
+            self.levels = [i for i in self.levels if strides[i] not in strides[i + 1 :]]
+        self.features = tuple(FeatureMap(channels=int(channels[i]), stride=strides[i]) for i in self.levels)
         strides = [f.stride for f in self.features]
         if len(set(strides)) != len(strides) or strides != sorted(strides):
             raise ConfigError(
@@ -47,11 +59,25 @@ class TimmEncoder(TimmModel):
         self.size_multiple = windows.whole_multiple(self.body)
 
     def create(self, **options: Any) -> nn.Module:
-        """timm's model with `features_only`."""
-        more = windows.options_for(self.model_name)
+        """timm's model with `features_only`.
+
+        Raises:
+            ConfigError: an output stride below 32 that the model does not know.
+        """
+        options = {"features_only": True, **windows.options_for(self.model_name), **options}
         if self.out_indices is not None:
-            more["out_indices"] = self.out_indices
-        body: nn.Module = timm.create_model(self.model_name, features_only=True, **more, **options)
+            options["out_indices"] = self.out_indices
+        body: nn.Module
+        if self.output_stride == 32:  # many models do not even have the option
+            body = timm.create_model(self.model_name, **options)
+            return body
+        try:
+            body = timm.create_model(self.model_name, output_stride=self.output_stride, **options)
+        except (TypeError, AssertionError) as e:
+            raise ConfigError(
+                f"encoder.output_stride: found {self.output_stride}, but {self.model_name} cannot dilate its stages; "
+                "leave it at 32, or choose a model that can, such as resnet50 or mobilenetv3_large_100"
+            ) from e
         return body
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -65,13 +91,13 @@ class TimmEncoder(TimmModel):
         image = F.pad(image, (0, -width % self.padded_to, 0, -height % self.padded_to))
         maps = self.body(image)
         if getattr(self.body, "output_fmt", Format.NCHW) == Format.NHWC:  # Swin and its kin
-            return tuple(m.permute(0, 3, 1, 2) for m in maps)
-        return tuple(maps)
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
+        return tuple(maps[i] for i in self.levels)
 
 
 def build(config: TimmConfig) -> TimmEncoder:
     """The encoder with random weights."""
-    return TimmEncoder(config.model_name, config.out_indices)
+    return TimmEncoder(config.model_name, config.output_stride, config.out_indices)
 
 
 @hookimpl

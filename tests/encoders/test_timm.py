@@ -149,3 +149,42 @@ def test_normalisation_is_the_models_own():
     inception = plugin.TimmEncoder("tf_mobilenetv3_small_minimal_100.in1k")
     assert inception.mean == tuple(timm.get_pretrained_cfg("tf_mobilenetv3_small_minimal_100.in1k").mean)
     assert inception.mean != (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "convnext_atto"])
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_output_stride_keeps_the_deepest_of_equal_strides(name, output_stride):
+    """Against the encoder of segmentation_models_pytorch, whose last map is what DeepLab reads."""
+    from segmentation_models_pytorch.encoders import get_encoder
+
+    torch.manual_seed(0)
+    reference = get_encoder(f"tu-{name}", weights=None, output_stride=output_stride).eval()
+    encoder = plugin.build(plugin.TimmConfig(model_name=name, output_stride=output_stride)).eval()
+    encoder.body.load_state_dict(reference.model.state_dict())
+    strides = [f.stride for f in encoder.features]
+    assert strides == [s for s in (2, 4, 8, 16) if s <= output_stride and s >= strides[0]]
+    for size in [(64, 96), (65, 99)]:
+        with torch.no_grad():
+            image = torch.randn(2, 3, *size)
+            maps, expected = encoder(image), reference(image)
+        assert torch.equal(maps[-1], expected[-1])
+        assert [m.shape[1] for m in maps] == [f.channels for f in encoder.features]
+        for level, found in zip(encoder.features, maps, strict=True):
+            for full, side in zip(size, found.shape[2:], strict=True):
+                assert full // level.stride <= side <= -(-full // level.stride)
+
+
+@pytest.mark.parametrize("name", ["caformer_s18", "hrnet_w18_small", "vit_tiny_patch16_224"])
+def test_models_that_cannot_dilate_say_so(name):
+    with pytest.raises(ConfigError, match=f"encoder.output_stride: found 16, but {name} cannot dilate"):
+        plugin.TimmEncoder(name, 16)
+
+
+def test_weights_reach_a_dilated_encoder(trained, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, path)
+    config = plugin.TimmConfig(model_name=NAME, weights=str(path), output_stride=16)
+    encoder = plugin.build(config)
+    plugin.load_pretrained(encoder, config)
+    loaded = encoder.body.state_dict()
+    assert all(torch.equal(loaded[k], trained.state_dict()[k]) for k in loaded)

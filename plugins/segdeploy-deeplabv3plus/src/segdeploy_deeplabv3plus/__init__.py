@@ -1,0 +1,1 @@
+"""DeepLabV3+ as a decoder of segdeploy."""

@@ -1,0 +1,1 @@
+"""Networks for real-time segmentation as encoders and decoders of segdeploy."""

@@ -1,0 +1,136 @@
+"""Rules about what `build` gives."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from segdeploy.conformance.rule import BrokenError, Found, Rule
+from segdeploy.model.segmenter import aux_of, features_of, out_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from segdeploy.conformance.subject import Subject
+    from segdeploy.plugin import FeatureMap
+
+
+def check_build(subject: Subject) -> Found:
+    """The module's class and the facts that stand on it."""
+    if subject.part.kind == "encoder":
+        module = subject.build_encoder(subject.section)
+        _check_module(module)
+        with subject.blame("build"):
+            _check_encoder(module)
+    partner, _ = subject.partner
+    module = subject.half(subject.assemble())
+    _check_module(module)
+    with subject.blame("build"):
+        auxiliary = aux_of(module)
+        if subject.part.kind == "decoder":
+            _check_level(out_of(module))
+    if auxiliary and not callable(getattr(module, "forward_aux", None)):
+        raise BrokenError(f"{type(module).__name__} declares {len(auxiliary)} auxiliary maps and has no forward_aux")
+    if not isinstance(getattr(module, "dynamic_size", False), bool):
+        raise BrokenError(f"dynamic_size: expected True or False, found {module.dynamic_size!r}")
+    count = sum(p.numel() for p in module.parameters())
+    return Found(f"{count / 1e6:.2f} M parameters, wired to {partner}", {"parameters": count})
+
+
+def _check_module(module: Any) -> None:
+    if not isinstance(module, nn.Module):
+        raise BrokenError(f"build: expected a torch.nn.Module, found {type(module).__name__}")
+
+
+def _check_encoder(module: nn.Module) -> None:
+    features = features_of(module)
+    for level in features:
+        _check_level(level)
+    strides = [level.stride for level in features]
+    if not strides or strides != sorted(set(strides)):
+        raise BrokenError(f"features: expected strides that rise, found {strides}")
+    multiple = getattr(module, "size_multiple", 1)
+    if type(multiple) is not int or multiple < 1:
+        raise BrokenError(f"size_multiple: expected a whole number from 1 on, found {multiple!r}")
+    for name in ("mean", "std"):
+        given = getattr(module, name, None)
+        if given is None:
+            continue
+        values = tuple(given)
+        low_enough = all(isinstance(v, float) and 0 <= v <= 1 for v in values)
+        if len(values) != 3 or not low_enough or (name == "std" and min(values) <= 0):
+            raise BrokenError(f"{name}: expected three floats on the scale 0..1, found {given!r}")
+    backbone = getattr(module, "backbone", module)
+    if not any(part is backbone for part in module.modules()):
+        raise BrokenError(f"backbone: expected a part of the encoder, found {type(backbone).__name__}")
+
+
+def _check_level(level: FeatureMap) -> None:
+    for name in ("channels", "stride"):
+        value = getattr(level, name)
+        if type(value) is not int or value < 1:
+            raise BrokenError(f"{level}: expected {name} to be a whole number from 1 on, found {value!r}")
+
+
+def check_random_start(subject: Subject) -> Found:
+    """Two seeds must give two sets of weights, and no connection may be opened on the way."""
+    with _no_network() as tried:
+        try:
+            models = [subject.half(subject.assemble(seed)) for seed in (0, 1)]
+        finally:
+            if tried:
+                raise BrokenError(f"build opens a connection to {tried[0]}")
+    same = total = 0
+    for first, second in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        if first.shape == second.shape and first.numel() > 1 and first.min() != first.max():
+            total += first.numel()
+            same += int((first == second).sum())
+    if same * 2 > total:
+        raise BrokenError(f"{same / total:.0%} of the weights are the same whatever torch's seed is")
+    return Found("two seeds, two sets of weights" if total else "no random weights")
+
+
+@contextmanager
+def _no_network() -> Iterator[list[str]]:
+    """Inside, connections to other machines are refused; yields where they wanted to go."""
+    tried: list[str] = []
+    before = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        if self.family == getattr(socket, "AF_UNIX", None):
+            return before(self, address)
+        tried.append(str(address[0]))
+        raise OSError("segdeploy's conformance kit: build opens no connection")
+
+    socket.socket.connect = refuse  # type: ignore[assignment, method-assign]
+    try:
+        with torch.no_grad():
+            yield tried
+    finally:
+        socket.socket.connect = before  # type: ignore[method-assign]
+
+
+RULES = (
+    Rule(
+        name="build",
+        kinds=("encoder", "decoder"),
+        sentence="build gives an nn.Module that says what it is: features or out, and whatever else it declares.",
+        fix="Set features (encoder) or out (decoder) on the module as the contract says: FeatureMap(channels=, "
+        "stride=), strides rising. Where no partner fits, name one with --with.",
+        check=check_build,
+        needs=("config-defaults",),
+    ),
+    Rule(
+        name="build-reads-no-weights",
+        kinds=("encoder", "decoder"),
+        sentence="build gives random weights, from torch's generator, and opens no connection.",
+        fix="Load trained weights in load_pretrained: build is also called to rebuild a model whose weights are at "
+        "hand, on machines without a network. Never call torch.manual_seed.",
+        check=check_random_start,
+        needs=("build",),
+    ),
+)
