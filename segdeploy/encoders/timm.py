@@ -38,9 +38,7 @@ class TimmEncoder(TimmModel):
     2048 channels.
     """
 
-    def __init__(
-        self, model_name: str, output_stride: int = 32, out_indices: tuple[int, ...] | None = None
-    ) -> None:
+    def __init__(self, model_name: str, output_stride: int = 32, out_indices: tuple[int, ...] | None = None) -> None:
         self.output_stride, self.out_indices = output_stride, out_indices  # before super().__init__ calls create
         super().__init__(model_name)
         info = self.body.feature_info

@@ -13,10 +13,11 @@ import torch
 from segdeploy.classes import ClassMap, default_colors
 from segdeploy.encoders.hub_files import read_weights
 from segdeploy.encoders.timm import TimmEncoder
-from segdeploy.errors import ConfigError, ModelError
+from segdeploy.errors import ConfigError, MissingPartError, ModelError
 from segdeploy.importing.parts import ONE_LOGIT, fitted, part_of
 from segdeploy.importing.smp_config import OTHERWISE, Names, Refused, SmpModel, Strides, parse
 from segdeploy.model.spec import Head, ModelSpec, Preprocessing
+from segdeploy.plugin import registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,7 @@ def read_smp(folder: Path, content: dict[str, Any], size: tuple[int, int]) -> Im
 
     Raises:
         ModelError: a network that segdeploy cannot rebuild, or weights of another one.
+        MissingPartError: a decoder or weights that are not there.
         ConfigError: a size at which the original does not work.
     """
     file = folder / "config.json"
@@ -57,6 +59,10 @@ def read_smp(folder: Path, content: dict[str, Any], size: tuple[int, int]) -> Im
         decoder, keys = config.decoder(encoder.strides)
     except Refused as e:
         raise ModelError(f"{file}: {e}; {OTHERWISE}") from e
+    if decoder not in registry.catalogue("decoder").plugins and config.distribution:
+        raise MissingPartError(
+            f"{file}: {content['_model_class']} needs one more package: pip install {config.distribution}"
+        )
     names, notes = _classes_of(config)
     spec = ModelSpec(
         encoder=part_of("encoder", encoder.name, encoder.config, file),
@@ -101,14 +107,21 @@ def _rename(name: str, table: Names) -> str:
 def _encoder_of(config: SmpModel) -> _Encoder:
     name, depth = config.encoder_name, config.encoder_depth
     if name.startswith("tu-") and ":" not in name:
-        return _timm(name.removeprefix("tu-"), depth, ((r"^encoder\.model\.", "encoder.body."),))
+        return _timm(name.removeprefix("tu-"), depth, config.output_stride, ((r"^encoder\.model\.", "encoder.body."),))
     if _RESNETS.fullmatch(name) and timm.is_model(name):
+        if 1 << depth > config.output_stride:
+            raise Refused(
+                f"encoder_name: {name} is dilated otherwise than timm's; expected tu-{name} with an "
+                f"encoder_output_stride of {config.output_stride}"
+            )
         # The whole network lies in the file, whatever the depth.
-        return _timm(name, depth, ((r"^encoder\.", "encoder.body."),), rf"encoder\.layer[{depth}-9]\.")
+        return _timm(
+            name, depth, config.output_stride, ((r"^encoder\.", "encoder.body."),), rf"encoder\.layer[{depth}-9]\."
+        )
     raise Refused(f"encoder_name: expected tu-NAME (a model of timm), resnet, resnext or mit, found {name}")
 
 
-def _timm(name: str, depth: int, names: Names, unused: str = r"(?!)") -> _Encoder:
+def _timm(name: str, depth: int, output_stride: int, names: Names, unused: str = r"(?!)") -> _Encoder:
     try:
         probe = TimmEncoder(name)
     except ConfigError as e:
@@ -120,8 +133,10 @@ def _timm(name: str, depth: int, names: Names, unused: str = r"(?!)") -> _Encode
         raise Refused(f"encoder_name: expected strides 1, 2, 4, ... or from 2 or 4 on, {name} has {strides}")
     # The depth counts from stride 2 on, whether there is such a level or not; one of stride 1 is never joined.
     used = slice(1, depth + 1) if first == 1 else slice(0, depth if first == 2 else depth - 1)
-    more = {} if places[used] == places else {"out_indices": list(places[used])}
-    return _Encoder("timm", {"model_name": name, "use_pretrained": False, **more}, strides[used], names, unused)
+    keys: dict[str, Any] = {"model_name": name, "use_pretrained": False, "output_stride": output_stride}
+    if places[used] != places:
+        keys["out_indices"] = list(places[used])
+    return _Encoder("timm", keys, strides[used], names, unused)
 
 
 def _classes_of(config: SmpModel) -> tuple[tuple[str, ...], list[str]]:

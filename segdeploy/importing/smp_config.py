@@ -33,8 +33,8 @@ class SmpModel(Frozen):
 
     kernel_size: ClassVar[Literal[1, 3]] = 1
     align_corners: ClassVar[bool] = True
-    dilated: ClassVar[int] = 32
-    """The encoder's stride at its last level."""
+    distribution: ClassVar[str | None] = None
+    """The package that has the decoder, where it is not segdeploy."""
 
     encoder_name: str = "resnet34"
     encoder_depth: Literal[3, 4, 5] = 5
@@ -43,6 +43,11 @@ class SmpModel(Frozen):
     classes: Annotated[int, Field(ge=1, le=255)] = 1
     activation: Literal["identity", "sigmoid", "softmax", "softmax2d", "logsoftmax"] | None = None
     aux_params: dict[str, Any] | None = None
+
+    @property
+    def output_stride(self) -> int:
+        """Of the encoder: below 32 its late stages are dilated."""
+        return 32
 
     def decoder(self, strides: Strides) -> tuple[str, dict[str, Any]]:
         """The name and the keys of our decoder for an encoder with these strides; Refused where there is none."""
@@ -157,7 +162,45 @@ class Segformer(_Upsampled):
         return (*project, (r"^decoder\.fuse_stage\.", "decoder.fuse."))
 
 
-ARCHITECTURES: dict[str, type[SmpModel]] = {"Unet": Unet, "FPN": FPN, "Segformer": Segformer}
+class DeepLabV3Plus(_Upsampled):
+    """DeepLabV3+."""
+
+    distribution = "segdeploy-deeplabv3plus"
+
+    encoder_output_stride: Literal[8, 16] = 16
+    decoder_channels: int = 256
+    decoder_atrous_rates: Annotated[tuple[int, ...], Field(min_length=3, max_length=3)] = (12, 24, 36)
+    decoder_aspp_separable: bool = True
+    decoder_aspp_dropout: float = 0.5
+
+    @property
+    def output_stride(self) -> int:
+        """As the configuration has it."""
+        return self.encoder_output_stride
+
+    def decoder(self, strides: Strides) -> tuple[str, dict[str, Any]]:
+        """`deeplabv3plus`."""
+        self.restores(4)
+        return "deeplabv3plus", {
+            "channels": self.decoder_channels,
+            "atrous_rates": list(self.decoder_atrous_rates),
+            "separable": self.decoder_aspp_separable,
+            "skip_channels": 48,
+            "dropout": self.decoder_aspp_dropout,
+            "align_corners": True,
+        }
+
+    def names(self, strides: Strides) -> Names:
+        """The same as theirs."""
+        return ()
+
+
+ARCHITECTURES: dict[str, type[SmpModel]] = {
+    "Unet": Unet,
+    "FPN": FPN,
+    "Segformer": Segformer,
+    "DeepLabV3Plus": DeepLabV3Plus,
+}
 
 
 def parse(content: dict[str, Any], file: Path) -> SmpModel:
