@@ -17,6 +17,7 @@ from segdeploy.data.scan import check
 from segdeploy.data.split import configured_tables, read_parts
 from segdeploy.data.table import PART_WORDS, PARTS, Tables, read_table
 from segdeploy.errors import ConfigError, DataError
+from segdeploy.model.spec import Part
 from segdeploy.run_folder import DESCRIPTION_FILE, find_run
 from segdeploy.tables import percent, text_table
 
@@ -219,9 +220,8 @@ def _several(counted: Mapping[str, int]) -> str:
 def model_text(about: Mapping[str, Any]) -> str:
     """The result of `inspect_model` for people."""
     size = about["input"]
-    said = [
-        f"{part:<12} {about[part]['name']} {_keys(about[part]['config'])}".rstrip() for part in ("encoder", "decoder")
-    ]
+    parts = ((kind, Part(**about[kind])) for kind in ("encoder", "decoder"))
+    said = [f"{kind:<12} {part} {_keys(part.config)}".rstrip() for kind, part in parts]
     if about["parameters"] is not None:
         said.append(f"{'parameters':<12} {about['parameters']:,}")
     said.append(f"{'classes':<12} {len(about['classes'])}: {', '.join(about['classes'])}")

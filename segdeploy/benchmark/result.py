@@ -131,6 +131,8 @@ class BenchmarkResult(Frozen):
     rows: tuple[Row, ...]
     accuracy: tuple[Accuracy, ...]
     pictures: tuple[Picture, ...]
+    backends: dict[str, str] = {}
+    """By a backend's name: the distribution that it comes from and its engine, with versions."""
     verification: tuple[dict[str, Any], ...] = ()
     """The bundle's own record of its comparison with torch (see segdeploy.export.verify.Parity)."""
     notes: tuple[str, ...] = ()

@@ -124,9 +124,21 @@ def run_benchmark(
         rows=tuple(rows),
         accuracy=tuple(accuracy),
         pictures=tuple(shown),
+        backends=_owners(entries),
         verification=bundle.file.verification if bundle.file else (),
         notes=tuple(notes),
     )
+
+
+def _owners(entries: Sequence[Entry]) -> dict[str, str]:
+    """The distribution of each backend that was opened, and the versions that its runner told."""
+    owners = registry.catalogue("backend").owners
+    found: dict[str, dict[str, str]] = {}
+    for entry in (e for e in entries if e.opened):
+        owner = owners[entry.backend]
+        told = entry.opened.get("runner", {}).get("versions", {})
+        found.setdefault(entry.backend, {owner.distribution: owner.version}).update(told)
+    return {name: ", ".join(f"{k} {v}" for k, v in known.items()) for name, known in found.items()}
 
 
 def _title(bundle: Bundle) -> str:

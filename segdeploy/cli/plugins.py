@@ -1,11 +1,16 @@
-"""segdeploy plugins list|show."""
+"""segdeploy plugins list|show|check|new."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from segdeploy.cli import plugins_check
+from segdeploy.cli import options, plugins_check
 from segdeploy.progress import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.group(name="plugins")
@@ -51,6 +56,18 @@ def show(name: str) -> None:
             say(f"{kind} {name}: {plugin.summary}\n{describe_section(plugin.config)}")
     if not found:
         raise MissingPartError(f"no encoder or decoder is named {name!r}; see segdeploy plugins list")
+
+
+@command.command(name="new")
+@click.argument("name")
+@options.output(".", "Folder in which the package's folder is made; default: here.")
+def new(name: str, output: Path) -> None:
+    """Write a package with a decoder of your own: NAME is its name, such as my-decoder."""
+    from segdeploy.plugin.new import new_plugin
+
+    folder = new_plugin(name, output)
+    decoder = name.replace("-", "_")
+    say(f"{folder}: pip install -e '{folder}[test]', then segdeploy plugins check {decoder}")
 
 
 command.add_command(plugins_check.command)

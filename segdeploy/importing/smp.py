@@ -11,6 +11,7 @@ import timm
 import torch
 
 from segdeploy.classes import ClassMap, default_colors
+from segdeploy.encoders import mit_table
 from segdeploy.encoders.hub_files import read_weights
 from segdeploy.encoders.timm import TimmEncoder
 from segdeploy.errors import ConfigError, MissingPartError, ModelError
@@ -22,10 +23,30 @@ from segdeploy.plugin import registry
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from segdeploy.importing.imported import Imported
 
 _RESNETS = re.compile(r"(resnet(18|34|50|101|152)|resnext(50|101)_\d+x\d+d)")
 """Of smp's own encoders those that timm has under the same name, with the same names of weights."""
+
+_MIT = tuple(
+    (rf"^encoder\.{theirs}", f"encoder.stages.{stage}.{ours}")
+    for stage in range(4)
+    for theirs, ours in (
+        (rf"patch_embed{stage + 1}\.proj\.", "patch_embeddings.proj."),
+        (rf"patch_embed{stage + 1}\.norm\.", "patch_embeddings.layer_norm."),
+        (rf"norm{stage + 1}\.", "layer_norm."),
+        (rf"block{stage + 1}\.(\d+)\.norm1\.", r"blocks.\1.layernorm_before."),
+        (rf"block{stage + 1}\.(\d+)\.norm2\.", r"blocks.\1.layernorm_after."),
+        (rf"block{stage + 1}\.(\d+)\.attn\.(q|k|v)\.", r"blocks.\1.attention.\2_proj."),
+        (rf"block{stage + 1}\.(\d+)\.attn\.proj\.", r"blocks.\1.attention.o_proj."),
+        (rf"block{stage + 1}\.(\d+)\.attn\.sr\.", r"blocks.\1.attention.reduce."),
+        (rf"block{stage + 1}\.(\d+)\.attn\.norm\.", r"blocks.\1.attention.reduce_norm."),
+        (rf"block{stage + 1}\.(\d+)\.mlp\.fc", r"blocks.\1.mlp.fc"),
+        (rf"block{stage + 1}\.(\d+)\.mlp\.dwconv\.dwconv\.", r"blocks.\1.mlp.dwconv."),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +94,7 @@ def read_smp(folder: Path, content: dict[str, Any], size: tuple[int, int]) -> Im
             height=size[0], width=size[1], resize="stretch", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
         ),
     )
-    tensors = read_weights(folder)
+    tensors = _apart(read_weights(folder))
     table = (*encoder.names, *config.names(encoder.strides), (r"^segmentation_head\.0\.", "head."))
     state = {_rename(name, table): tensor for name, tensor in tensors.items() if not re.match(encoder.unused, name)}
     if config.aux_params is not None:
@@ -96,6 +117,17 @@ def _check_size(size: tuple[int, int]) -> None:
         )
 
 
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys and values of Mix Transformers in tensors of their own; they lie one upon the other."""
+    found = {}
+    for name, tensor in tensors.items():
+        if ".attn.kv." in name and name.startswith("encoder.block"):
+            found |= {name.replace(".kv.", f".{x}."): half for x, half in zip("kv", tensor.chunk(2), strict=True)}
+        else:
+            found[name] = tensor
+    return found
+
+
 def _rename(name: str, table: Names) -> str:
     for pattern, replacement in table:
         name, found = re.subn(pattern, replacement, name, count=1)
@@ -111,14 +143,19 @@ def _encoder_of(config: SmpModel) -> _Encoder:
     if _RESNETS.fullmatch(name) and timm.is_model(name):
         if 1 << depth > config.output_stride:
             raise Refused(
-                f"encoder_name: {name} is dilated otherwise than timm's; expected tu-{name} with an "
-                f"encoder_output_stride of {config.output_stride}"
+                f"encoder_name: expected tu-NAME (a model of timm), found {name}, which smp dilates in a way of its own"
             )
         # The whole network lies in the file, whatever the depth.
         return _timm(
             name, depth, config.output_stride, ((r"^encoder\.", "encoder.body."),), rf"encoder\.layer[{depth}-9]\."
         )
-    raise Refused(f"encoder_name: expected tu-NAME (a model of timm), resnet, resnext or mit, found {name}")
+    if name in mit_table.PRESETS and depth == 5:
+        # The authors' code, which smp has, normalises with another epsilon than transformers.
+        preset = mit_table.PRESETS[name].model_copy(update={"layer_norm_eps": 1e-6})
+        return _Encoder("mit", preset.model_dump(mode="json"), (4, 8, 16, 32), _MIT)
+    raise Refused(
+        f"encoder_name: expected tu-NAME (a model of timm), resnet, resnext or mit (of depth 5), found {name}"
+    )
 
 
 def _timm(name: str, depth: int, output_stride: int, names: Names, unused: str = r"(?!)") -> _Encoder:

@@ -25,6 +25,9 @@ class Part(Frozen):
     distribution: str
     version: str
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution} {self.version})"
+
 
 class Preprocessing(Frozen):
     """From a picture to the graph's input: resize on the host, the rest inside the graph."""

@@ -170,7 +170,7 @@ def model_card(
     return f"""# {spec.mask_name}: {spec.encoder.name} + {spec.decoder.name}
 
 Semantic segmentation: a uint8 RGB image to a uint8 map of {len(spec.classes)} classes. The network runs at
-{size.width}x{size.height} pixels (resize: {size.resize}).
+{size.width}x{size.height} pixels (resize: {size.resize}). Encoder: {spec.encoder}. Decoder: {spec.decoder}.
 
 ## Classes
 

@@ -61,6 +61,7 @@ def make_accuracy(name, ious, delta, agreement, confusion):
 @pytest.fixture
 def result():
     part = Part(name="fpn", config={}, distribution="segdeploy", version="0.1.0")
+    theirs = Part(name="fancy", config={}, distribution="acme-decoders", version="3.1")
     return BenchmarkResult(
         created="2026-02-03T10:11:12+00:00",
         command="segdeploy benchmark 'my model' --dataset test.csv",
@@ -68,7 +69,7 @@ def result():
         parameters=4_012_345,
         spec=ModelSpec(
             encoder=part,
-            decoder=part,
+            decoder=theirs,
             classes=ClassMap(names=CLASSES, colors=((0, 0, 0), (200, 30, 30), (30, 30, 200))),
             preprocessing=Preprocessing(height=96, width=128, resize="stretch", mean=(0.5,) * 3, std=(0.2,) * 3),
         ),
@@ -96,6 +97,7 @@ def result():
                 "onnxruntime", (0.7112, 0.34), -0.0006, 0.999984, ((84_998, 5_002, 0), (2_100, 7_900, 0), (0,) * 3)
             ),
         ),
+        backends={"onnxruntime": "segdeploy 0.1.0", "quick_one": "acme-quick 2.5"},
         pictures=(Picture(name='a"b.png', image_iou=0.5, image=PNG, truth=PNG, predicted=PNG, errors=PNG),),
         verification=(
             {"backend": "onnxruntime", "precision": "fp32", "batch_size": 1, "images": 7, "agreement": 0.99998,
@@ -258,6 +260,12 @@ def test_picture_that_is_no_data_is_not_loaded(result):
     hostile = result.pictures[0].model_copy(update={"truth": "https://example.org/x.png"})
     page = Page(to_html(result.model_copy(update={"pictures": (hostile,)})))
     assert [attrs["src"] for tag, attrs in page.tags if tag == "img"] == [PNG] * 3
+
+
+def test_every_part_comes_with_its_distribution_and_version(result):
+    for text in (Page(to_html(result)).text, to_markdown(result).replace("\\", "")):
+        assert "fancy (acme-decoders 3.1) on fpn (segdeploy 0.1.0)" in text
+        assert "onnxruntime (segdeploy 0.1.0), quick_one (acme-quick 2.5)" in text
 
 
 def test_names_are_escaped(result):

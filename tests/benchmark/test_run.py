@@ -1,8 +1,10 @@
 """The benchmark on a tiny bundle, for real: processes, rounds, accuracy, failed rows."""
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
+import segdeploy
 from segdeploy.benchmark.process import RowError, WorkerProcess
 from segdeploy.benchmark.result import parse_result
 from segdeploy.benchmark.run import benchmark_settings, run_benchmark
@@ -16,13 +18,19 @@ from segdeploy.runtime.runner import open_runner
 from segdeploy.tables import benchmark_table
 
 SETTINGS = Benchmark(batches=(1, 3), threads=1, rounds=3, warmup=1)
+OURS = ("torch", "onnxruntime")  # third parties' may be installed beside them
 
 
 @pytest.fixture(scope="module")
 def result(tiny_bundle, tiny_table):
     steps = []
     return run_benchmark(
-        open_model(tiny_bundle), tiny_table, settings=SETTINGS, compile=False, progress=lambda *s: steps.append(s)
+        open_model(tiny_bundle),
+        tiny_table,
+        settings=SETTINGS,
+        backends=OURS,
+        compile=False,
+        progress=lambda *s: steps.append(s),
     )
 
 
@@ -40,6 +48,7 @@ def test_rows_are_complete(result):
         assert row.peak_memory_mib > 50
         assert row.threads == 1
     assert {r.provider for r in result.rows if r.backend == "onnxruntime"} == {"CPUExecutionProvider"}
+    assert result.backends["onnxruntime"] == f"segdeploy {segdeploy.__version__}, onnxruntime {ort.__version__}"
     sizes = {r.backend: r.artifact_bytes for r in result.rows}
     assert sizes["torch"] != sizes["onnxruntime"]
 
@@ -86,7 +95,8 @@ def test_run_folder_has_torch_rows_alone(tiny_run, tiny_table):
 def test_lone_onnx_file(tiny_bundle, tiny_table):
     settings = Benchmark(batches=(1,), threads=1, rounds=1, warmup=0)
     result = run_benchmark(open_model(tiny_bundle / "model.onnx"), tiny_table, settings=settings)
-    (row,) = result.rows
+    row = next(r for r in result.rows if r.backend == "onnxruntime")
+    assert "torch" not in {r.backend for r in result.rows}
     assert (row.backend, row.status, row.speedup) == ("onnxruntime", "ok", None)
     assert result.accuracy[0].miou_delta is None
 

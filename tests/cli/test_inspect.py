@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segdeploy import __version__
 from segdeploy.cli import main
 
 
@@ -142,9 +143,9 @@ def test_mistakes(inspect, data, monkeypatch, words, said):
 def test_run_and_bundle(inspect, tiny_run, tiny_bundle):
     code, said, _ = inspect(tiny_run)
     assert code == 0
-    assert "encoder      timm " in said
+    assert f"encoder      timm (segdeploy {__version__}) " in said
     assert "model_name: mobilenetv3_small_050" in said
-    assert "decoder      fpn" in said
+    assert f"decoder      fpn (segdeploy {__version__})" in said
     assert "input        64 x 96 RGB, resize stretch" in said
     assert "parameters" in said
     code, said, _ = inspect(tiny_bundle, "--json")

@@ -1,7 +1,7 @@
 """One suite over every registered encoder and decoder, at small and odd sizes.
 
-Encoders that differ by a line of a table alone meet one decoder; all others, third parties' among them, meet
-every decoder.
+Encoders that differ by a line of a table alone meet one decoder, or none where they are but larger; all others,
+third parties' among them, meet every decoder.
 """
 
 import copy
@@ -19,6 +19,7 @@ import torch
 from segdeploy.checkpoint import load_weights, save_weights
 from segdeploy.classes import ClassMap, default_colors
 from segdeploy.encoders.family_table import FAMILIES
+from segdeploy.encoders.mit_table import PRESETS
 from segdeploy.encoders.vit_table import PLAIN_FAMILIES
 from segdeploy.export.engine import build_engine
 from segdeploy.export.onnx_graph import export_onnx
@@ -34,6 +35,7 @@ SMALL = {
     "encoder convnext": {"model_variant": "tiny"},
     "encoder resnet": {"model_variant": 18},
     "encoder regnet": {"model_variant": "x_400mf"},
+    "encoder mit": {"hidden_sizes": [16, 32, 40, 48], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 4, 6]},
     "encoder vit": {"model_name": "test_vit", "pyramid_channels": 32},
     "encoder dinov2": {"pretrained_model_name_or_path": "facebook/dinov2-small", "pyramid_channels": 32},
     "encoder clip": {"pyramid_channels": 32},
@@ -44,7 +46,10 @@ SMALL = {
 }
 ENCODERS = sorted(registry.catalogue("encoder").plugins)
 DECODERS = sorted(registry.catalogue("decoder").plugins)
-ONE_DECODER = {family.name for family in (*FAMILIES, *PLAIN_FAMILIES)} - {"swin", "vit"}
+ONE_DECODER = {"mit", *(family.name for family in (*FAMILIES, *PLAIN_FAMILIES))} - {"swin", "vit"}
+DEEPER = set(PRESETS) - {
+    "mit_b0"
+}  # the blocks of mit_b0, only more and wider; tests/encoders/test_mit.py has the numbers
 SIZES = [(64, 96), (65, 97), (99, 70)]
 FIXED_SIZES = {"maxvit": [(224, 224)]}  # it takes multiples of 224 alone
 NUM_CLASSES = 5
@@ -112,6 +117,7 @@ class Pair:
 PAIRS = [
     pytest.param((e, d), marks=pytest.mark.xdist_group(f"{e}-{d}"), id=f"{e}-{d}")
     for e in ENCODERS
+    if e not in DEEPER
     for d in (["fpn"] if e in ONE_DECODER else DECODERS)
 ]
 
