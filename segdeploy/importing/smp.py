@@ -119,7 +119,7 @@ def _check_size(size: tuple[int, int]) -> None:
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Keys and values of Mix Transformers in tensors of their own; they lie one upon the other."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if ".attn.kv." in name and name.startswith("encoder.block"):
             found |= {name.replace(".kv.", f".{x}."): half for x, half in zip("kv", tensor.chunk(2), strict=True)}
@@ -140,16 +140,16 @@ def _encoder_of(config: SmpModel) -> _Encoder:
     name, depth = config.encoder_name, config.encoder_depth
     if name.startswith("tu-") and ":" not in name:
         return _timm(name.removeprefix("tu-"), depth, config.output_stride, ((r"^encoder\.model\.", "encoder.body."),))
-    if _RESNETS.fullmatch(name) and timm.is_model(name):
-        if 1 << depth > config.output_stride:
-            raise Refused(
-                f"encoder_name: expected tu-NAME (a model of timm), found {name}, which smp dilates in a way of its own"
-            )
-        # The whole network lies in the file, whatever the depth.
-        return _timm(
-            name, depth, config.output_stride, ((r"^encoder\.", "encoder.body."),), rf"encoder\.layer[{depth}-9]\."
+    resnet = _RESNETS.fullmatch(name) is not None and timm.is_model(name)
+    mix = name in mit_table.PRESETS and depth == 5
+    if (resnet or mix) and 1 << depth > config.output_stride:
+        raise Refused(
+            f"encoder_name: expected tu-NAME (a model of timm), found {name}, which smp dilates in a way of its own"
         )
-    if name in mit_table.PRESETS and depth == 5:
+    if resnet:
+        # The whole network lies in the file, whatever the depth.
+        return _timm(name, depth, 32, ((r"^encoder\.", "encoder.body."),), rf"encoder\.layer[{depth}-9]\.")
+    if mix:
         # The authors' code, which smp has, normalises with another epsilon than transformers.
         preset = mit_table.PRESETS[name].model_copy(update={"layer_norm_eps": 1e-6})
         return _Encoder("mit", preset.model_dump(mode="json"), (4, 8, 16, 32), _MIT)
