@@ -1,9 +1,11 @@
-"""What a reader of another library's model gives."""
+"""What every reader of a foreign format gives: a description and the weights that fit it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from segdeploy.model.segmenter import Segmenter, build
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -11,13 +13,19 @@ if TYPE_CHECKING:
     from segdeploy.model.spec import ModelSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Imported:
-    """A model in segdeploy's terms: `state` has the names of the `Segmenter` that `spec` describes.
+    """A network as segdeploy rebuilds it: `state` holds every tensor of `build(spec)` under its name, on the CPU.
 
     `notes` are one line each: what was added, left out or assumed.
     """
 
     spec: ModelSpec
     state: dict[str, Tensor]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def segmenter(self) -> Segmenter:
+        """The network with its weights, for inference."""
+        segmenter = build(self.spec)
+        segmenter.load_state_dict(self.state)
+        return segmenter.eval()

@@ -6,10 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from segdeploy import files
 from segdeploy import run_folder as place
 from segdeploy.checkpoint import save_weights
-from segdeploy.config.schema import MaskPreprocessing, Policy, RunConfig
+from segdeploy.config.schema import MaskPreprocessing, NamedClass, Policy, RunConfig
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ConfigError, ModelError
 from segdeploy.importing.compare import Comparison, compare, package_of
@@ -17,12 +19,13 @@ from segdeploy.importing.factory import read_factory
 from segdeploy.importing.smp import read_smp
 from segdeploy.importing.source import Source, open_source
 from segdeploy.inspection import read_classes
-from segdeploy.model.segmenter import Segmenter, build, try_sizes
-from segdeploy.model.spec import ModelSpec, Part
+from segdeploy.model.segmenter import try_sizes
+from segdeploy.model.spec import ModelSpec, Part, Preprocessing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from segdeploy.classes import ClassMap
     from segdeploy.importing.imported import Imported
 
 Triple = tuple[float, float, float]
@@ -109,8 +112,7 @@ def _write(
 ) -> ImportResult:
     spec, mask = _settled(imported.spec, declared)
     size = (spec.preprocessing.height, spec.preprocessing.width)
-    segmenter = build(spec).eval()
-    segmenter.load_state_dict(imported.state)
+    segmenter = imported.segmenter()
     try_sizes(segmenter, {size})
     notes = list(imported.notes)
     comparison = compare(source, segmenter, size) if source else None
@@ -125,22 +127,17 @@ def _write(
             folder / place.DESCRIPTION_FILE,
             {
                 "imported": about | {"notes": notes, "compared": asdict(comparison) if comparison else None},
-                "parameters": _parameters(segmenter),
+                "parameters": sum(p.numel() for p in segmenter.parameters()),
                 "machine": describe_machine(),
             },
         )
     return ImportResult(output, spec, tuple(notes), comparison)
 
 
-def _parameters(segmenter: Segmenter) -> int:
-    return sum(p.numel() for p in segmenter.parameters())
-
-
 def _settled(spec: ModelSpec, declared: Declared) -> tuple[ModelSpec, MaskPreprocessing]:
     """The description with what the user declared, and the mask's section of a configuration for it."""
-    count = len(spec.classes)
-    mask = MaskPreprocessing(classes=spec.classes.names)
-    classes = spec.classes
+    count, classes = len(spec.classes), spec.classes
+    mask = _mask_of(classes)
     if declared.classes is not None:
         mask = read_classes(declared.classes)
         if mask.names is None or len(mask.names) != count:
@@ -148,8 +145,27 @@ def _settled(spec: ModelSpec, declared: Declared) -> tuple[ModelSpec, MaskPrepro
             raise ConfigError(f"{declared.classes}: expected {count} classes, as the network has, found {found}")
         classes = mask.class_map()
     given = {key: getattr(declared, key) for key in ("height", "width", "resize", "mean", "std")}
-    preprocessing = spec.preprocessing.model_dump() | {k: v for k, v in given.items() if v is not None}
-    return ModelSpec.model_validate(spec.model_dump() | {"classes": classes, "preprocessing": preprocessing}), mask
+    values = spec.preprocessing.model_dump() | {k: v for k, v in given.items() if v is not None}
+    try:
+        preprocessing = Preprocessing.model_validate(values)
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        raise ConfigError(f"--{first['loc'][0]}: {first['msg']}, found {first['input']}") from e
+    return spec.model_copy(update={"classes": classes, "preprocessing": preprocessing}), mask
+
+
+def _mask_of(classes: ClassMap) -> MaskPreprocessing:
+    named = tuple(
+        NamedClass(
+            name=name,
+            color=classes.colors[i],
+            mask_colors=classes.mask_colors[i] if classes.mask_colors else None,
+            value=classes.values[i] if classes.values else None,
+        )
+        for i, name in enumerate(classes.names)
+    )
+    spelling = classes.model_dump(include={"ignore_index", "ignore_color", "encoding"})
+    return MaskPreprocessing(classes=named, **spelling)
 
 
 def _config_of(spec: ModelSpec, mask: MaskPreprocessing) -> RunConfig:
