@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from segdeploy.errors import MissingPartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 SAFETENSORS = "model.safetensors"
 TORCH = "pytorch_model.bin"
@@ -69,3 +73,39 @@ def _read(file: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise MissingPartError(f"{file}: expected tensors by name (a state dict), found something else")
     return tensors
+
+
+def fit(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name_in_file: Callable[[str], str]
+) -> dict[str, Tensor]:
+    """`tensors` of a file under the names of `wanted`, a module's state: each one used, each one found.
+
+    `name_in_file` turns a name of ours into the file's. A linear layer's weight serves a 1x1 convolution.
+
+    Raises:
+        MissingPartError: names that are missing or too many, or tensors of another shape; one line says how many.
+    """
+    state, missing, misshapen = {}, [], []
+    left = set(tensors)
+    for ours, like in wanted.items():
+        theirs = name_in_file(ours)
+        left.discard(theirs)
+        if (tensor := tensors.get(theirs)) is None:
+            missing.append(theirs)
+            continue
+        fitted = tensor[:, :, None, None] if tensor.ndim == 2 and like.ndim == 4 else tensor
+        if fitted.shape != like.shape:
+            misshapen.append(f"{theirs} is {_shape(tensor)}, expected {_shape(like)}")
+        state[ours] = fitted
+    said = [
+        f"{len(found)} {what}, such as {found[0]}"
+        for found, what in ((missing, "missing"), (misshapen, "of another shape"), (sorted(left), "too many"))
+        if found
+    ]
+    if said:
+        raise MissingPartError(f"its tensors are not those of this network: {'; '.join(said)}")
+    return state
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from segdeploy.encoders.hub_files import SAFETENSORS, TORCH, read_weights
+from segdeploy.encoders.hub_files import SAFETENSORS, TORCH, fit, read_weights
 from segdeploy.encoders.mit_table import PER_STAGE
 from segdeploy.encoders.pretrained import loading
 from segdeploy.errors import MissingPartError, SegdeployError
@@ -64,37 +64,20 @@ def encoder_state(tensors: dict[str, Tensor], encoder: nn.Module) -> dict[str, T
         raise MissingPartError(f"expected a SegFormer's names (segformer.encoder..., encoder...), found {found}")
     prefix, names = layout
     root = prefix.removesuffix("stages.")
-    state, missing, misshapen = {}, [], []
-    rest = {key for key in tensors if key.startswith(prefix)}
-    for ours, wanted in encoder.state_dict().items():
-        theirs = root + _rename(ours, names)
-        rest.discard(theirs)
-        if (tensor := tensors.get(theirs)) is None:
-            missing.append(theirs)
-            continue
-        if tensor.ndim == 2 and wanted.ndim == 4:
-            tensor = tensor[:, :, None, None]  # a linear layer as a 1x1 convolution
-        if tensor.shape != wanted.shape:
-            misshapen.append(f"{theirs} is {_shape(tensors[theirs])}, expected {_shape(wanted)}")
-        state[ours] = tensor
-    said = [
-        f"{len(found)} {what}, such as {found[0]}"
-        for found, what in ((missing, "missing"), (misshapen, "of another shape"), (sorted(rest), "too many"))
-        if found
-    ]
-    if said:
-        raise MissingPartError(f"its tensors are not this encoder's: {'; '.join(said)}")
-    return state
+    own = {key: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    return fit(own, encoder.state_dict(), lambda name: root + rename(name, names))
 
 
-def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str:
+def name_in_file(name: str) -> str:
+    """Our name of an encoder's tensor as `save_pretrained` spells it, without the prefix of the whole model."""
+    return "encoder." + rename(name, _IN_FILES)
+
+
+def rename(name: str, table: tuple[tuple[str, str], ...]) -> str:
+    """`name` after each pattern of `table` is replaced, in turn."""
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape))
 
 
 def load_local(encoder: MixTransformer, weights: str) -> None:

@@ -1,1 +1,1 @@
-"""From a model that another library trained to a run of segdeploy."""
+"""Networks that were trained elsewhere, as models of segdeploy."""

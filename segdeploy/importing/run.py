@@ -16,6 +16,7 @@ from segdeploy.environment import describe_machine
 from segdeploy.errors import ConfigError, ModelError
 from segdeploy.importing.compare import Comparison, compare, package_of
 from segdeploy.importing.factory import read_factory
+from segdeploy.importing.huggingface import read_segformer
 from segdeploy.importing.smp import read_smp
 from segdeploy.importing.source import Source, open_source
 from segdeploy.inspection import read_classes
@@ -102,6 +103,8 @@ def _check_free(output: Path) -> None:
 
 
 def _read(source: Source, size: tuple[int, int] | None) -> Imported:
+    if source.library == "transformers":
+        return read_segformer(source.folder, size)
     if size is None:
         raise ConfigError(f"{source.folder}: does not tell the size of its images; give --height and --width")
     return read_smp(source.folder, source.content, size)
