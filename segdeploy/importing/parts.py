@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import ValidationError
 
-from segdeploy.errors import ConfigError, ModelError
+from segdeploy.encoders.hub_files import fit
+from segdeploy.errors import ConfigError, MissingPartError, ModelError
 from segdeploy.importing.imported import Imported
 from segdeploy.model.segmenter import build
 from segdeploy.model.spec import ModelSpec, Part
@@ -47,7 +47,7 @@ def part_of(kind: Kind, name: str, config: dict[str, Any], source: Path | str) -
 
 
 def fitted(spec: ModelSpec, state: dict[str, Tensor], notes: tuple[str, ...], source: Path | str) -> Imported:
-    """The weights in float32 and in the shapes of the network: a linear layer may be a 1x1 convolution there.
+    """`spec` and `state`, which has its network's names already, in float32; see `fit`.
 
     The normalisation becomes that of the encoder.
 
@@ -58,25 +58,11 @@ def fitted(spec: ModelSpec, state: dict[str, Tensor], notes: tuple[str, ...], so
         model = build(spec)
     except ConfigError as e:
         raise ModelError(f"{source}: {e}") from e
-    wanted = model.state_dict()
-    shaped = {name: _shaped(tensor, wanted.get(name)) for name, tensor in state.items()}
-    said = [
-        f"{len(names)} {what}, such as {names[0]}"
-        for what, names in (
-            ("missing", sorted(set(wanted) - set(shaped))),
-            ("left over", sorted(set(shaped) - set(wanted))),
-            ("of another shape", [n for n, t in sorted(shaped.items()) if n in wanted and t.shape != wanted[n].shape]),
-        )
-        if names
-    ]
-    if said:
-        raise ModelError(f"{source}: the weights are not those of the network that is described: {'; '.join(said)}")
+    try:
+        shaped = fit(state, model.state_dict(), str)
+    except MissingPartError as e:
+        raise ModelError(f"{source}: {e}") from e
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in shaped.items()}
     norm = {key: tuple(getattr(model.encoder, key)) for key in ("mean", "std") if hasattr(model.encoder, key)}
     spec = spec.model_copy(update={"preprocessing": spec.preprocessing.model_copy(update=norm)})
-    return Imported(spec, shaped, notes)
-
-
-def _shaped(tensor: Tensor, wanted: Tensor | None) -> Tensor:
-    if wanted is not None and tensor.ndim == 2 and wanted.ndim == 4:
-        tensor = tensor[:, :, None, None]
-    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+    return Imported(spec, floats, notes)
