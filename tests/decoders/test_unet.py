@@ -1,5 +1,6 @@
 """U-Net's decoder down to stride 1."""
 
+import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,3 +43,26 @@ def test_steps_are_upsample_join_convolve(mode):
 def test_strides_that_doubling_does_not_reach():
     with pytest.raises(ConfigError, match=r"full_size needs a finest stride of 1, 2, 4, .* the encoder has 3"):
         UNet(UNetConfig(full_size=True), levels(3, 6))
+
+
+def test_full_size_with_free_height_and_width_in_onnx(tmp_path):
+    torch.manual_seed(0)
+    features = levels(4, 8)
+    decoder = UNet(UNetConfig(channels=(8,), full_size=True), features).eval()
+    free = tuple({0: "n", 2: f"h{i}", 3: f"w{i}"} for i in range(2))
+    file = tmp_path / "decoder.onnx"
+    torch.onnx.export(
+        decoder,
+        (maps(features, 80, 112),),
+        file,
+        input_names=["fine", "coarse"],
+        dynamic_shapes=(free,),
+        dynamo=True,
+        verbose=False,
+    )
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    for size in [(64, 64), (99, 33)]:
+        fine, coarse = maps(features, *size)
+        found = torch.from_numpy(session.run(None, {"fine": fine.numpy(), "coarse": coarse.numpy()})[0])
+        with torch.no_grad():
+            torch.testing.assert_close(found, decoder((fine, coarse)), rtol=1e-4, atol=1e-4)

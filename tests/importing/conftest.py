@@ -25,3 +25,13 @@ def saved(tmp_path):
         return network, tmp_path / "original"
 
     return save
+
+
+@pytest.fixture(scope="session")
+def unet(tmp_path_factory):
+    """The folder of a small U-Net with two classes; not to be changed."""
+    folder = tmp_path_factory.mktemp("unet")
+    channels = (32, 24, 16, 16, 8)
+    network = smp.Unet("tu-mobilenetv3_small_050", encoder_weights=None, decoder_channels=channels, classes=2)
+    network.save_pretrained(folder)
+    return folder

@@ -5,7 +5,6 @@ import re
 import shutil
 
 import pytest
-import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import load_file
 
@@ -142,13 +141,6 @@ REFUSED = [
     ({"encoder_name": "tu-mobilenetv3_small_075"}, "not those of this network: .* of another shape"),
     ({"encoder_name": "tu-convnext_atto"}, "not those of this network: .* missing, .* too many"),
 ]
-
-
-@pytest.fixture(scope="module")
-def unet(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("unet")
-    smp.Unet("tu-mobilenetv3_small_050", encoder_weights=None, classes=2, **SMALL).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED)
