@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,6 +49,36 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SegdeployError(f"{path}: cannot be written: {e.strerror}") from e
         raise
+
+
+def is_filled(folder: Path) -> bool:
+    """Whether something is at `folder` that is not an empty folder."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder beside `output` that takes its place at the end; on an exception `output` is as it was."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if output.exists():
+            old = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.old."))
+            output.rename(old / "kept")
+            try:
+                folder.rename(output)
+            except OSError:
+                (old / "kept").rename(output)
+                raise
+            finally:
+                shutil.rmtree(old)
+        else:
+            folder.rename(output)
+    finally:
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def write_bytes(path: Path, content: bytes) -> Path:

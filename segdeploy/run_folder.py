@@ -1,7 +1,7 @@
 """What lies where in a run folder: Ludwig's layout, for the command line and the Python API alike.
 
 RUN/
-  description.json            data, versions, machine
+  description.json            data, versions, machine; of an imported model where it comes from
   training_statistics.json    one value per epoch for each part, feature and metric
   metrics.jsonl               one line per epoch, with speed and learning rate;  curves.png  the same as a picture
   splits/                     training.csv, validation.csv, test.csv: which sample was in which part
@@ -64,9 +64,13 @@ def find_model(path: Path) -> Path | None:
 
 
 def find_run(path: Path) -> Path | None:
-    """The run folder, from RUN or RUN/model; None where `path` is neither, or a model folder copied by itself."""
+    """The run folder, from RUN or RUN/model; None where `path` is neither, or a model folder copied by itself.
+
+    A training's run has splits, an imported one its description alone.
+    """
     above = [path.resolve().parent] if path.resolve().name == MODEL_FOLDER else []
-    return next((run for run in (path, *above) if (run / SPLITS_FOLDER).is_dir()), None)
+    marked = (run for run in (path, *above) if (run / SPLITS_FOLDER).is_dir() or (run / DESCRIPTION_FILE).is_file())
+    return next(marked, None)
 
 
 def part_table(run: Path, part: str) -> Path:

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "generate a data set, train, export, verify, benchmark: the whole path in minutes on a CPU",
     "init": "look at a data set and write a configuration that trains on it",
     "train": "train a model from a YAML file and tables of images and masks",
+    "import": "turn a model of transformers, segmentation_models.pytorch or your own into a run",
     "evaluate": "score a run or bundle on a table",
     "predict": "write masks for images and folders of images",
     "export": "turn a run into a verified bundle: ONNX, and a TensorRT engine with --trt",
@@ -41,7 +42,8 @@ class _Lazy(click.Group):
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         name = cmd_name.replace("_", "-")
         if name in (*COMMANDS, *_LUDWIG):
-            command: click.Command = importlib.import_module(f"segdeploy.cli.{name.replace('-', '_')}").command
+            module = "import_" if name == "import" else name.replace("-", "_")  # a word of Python
+            command: click.Command = importlib.import_module(f"segdeploy.cli.{module}").command
             return command
         if cmd_name not in self.commands:
             from segdeploy.plugin import registry

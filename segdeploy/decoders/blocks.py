@@ -23,10 +23,10 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3, *, n
     return nn.Sequential(*layers, nn.ReLU(inplace=True))
 
 
-def resize_like(x: Tensor, reference: Tensor, mode: str = "bilinear") -> Tensor:
+def resize_like(x: Tensor, reference: Tensor, mode: str = "bilinear", *, align_corners: bool = False) -> Tensor:
     """x at the height and width of `reference`; by size and not by factor, so that odd sizes fit."""
     size = reference.shape[-2:]
-    return F.interpolate(x, size=size, mode=mode, align_corners=False if mode == "bilinear" else None)
+    return F.interpolate(x, size=size, mode=mode, align_corners=align_corners if mode == "bilinear" else None)
 
 
 def levels_from(features: tuple[FeatureMap, ...], stride: int, at_least: int, decoder: str) -> list[int]:

@@ -46,7 +46,7 @@ class TimmModel(nn.Module):
         self.body: Any
         try:
             self.body = self.create(pretrained=False)
-        except (RuntimeError, AttributeError, KeyError, AssertionError, NotImplementedError) as e:
+        except (RuntimeError, AttributeError, LookupError, AssertionError, NotImplementedError) as e:
             raise ConfigError(
                 f"encoder.model_name: {model_name} gives no feature maps: {str(e).splitlines()[0]}"
             ) from e

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import timm
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ class TimmConfig(PretrainedSection):
 
     model_name: str = Field(default="caformer_s18", min_length=1)
     """timm's name, such as mobilenetv3_large_100 or resnet50.a1_in1k; see `timm.list_models()`."""
+    out_indices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Which of the model's maps are levels, finest first, as timm counts them; null: those that timm gives unasked."""
     output_stride: Literal[8, 16, 32] = 32
     """Stride of the coarsest level; below 32 the late stages keep their size and dilate their kernels instead."""
 
@@ -36,8 +38,8 @@ class TimmEncoder(TimmModel):
     2048 channels.
     """
 
-    def __init__(self, model_name: str, output_stride: int = 32) -> None:
-        self.output_stride = output_stride  # before super().__init__, which calls create
+    def __init__(self, model_name: str, output_stride: int = 32, out_indices: tuple[int, ...] | None = None) -> None:
+        self.output_stride, self.out_indices = output_stride, out_indices  # before super().__init__ calls create
         super().__init__(model_name)
         info = self.body.feature_info
         channels, strides = info.channels(), [int(s) for s in info.reduction()]
@@ -61,6 +63,8 @@ class TimmEncoder(TimmModel):
             ConfigError: an output stride below 32 that the model does not know.
         """
         options = {"features_only": True, **windows.options_for(self.model_name), **options}
+        if self.out_indices is not None:
+            options["out_indices"] = self.out_indices
         body: nn.Module
         if self.output_stride == 32:  # many models do not even have the option
             body = timm.create_model(self.model_name, **options)
@@ -91,7 +95,7 @@ class TimmEncoder(TimmModel):
 
 def build(config: TimmConfig) -> TimmEncoder:
     """The encoder with random weights."""
-    return TimmEncoder(config.model_name, config.output_stride)
+    return TimmEncoder(config.model_name, config.output_stride, config.out_indices)
 
 
 @hookimpl

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -22,12 +19,14 @@ from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
 from segdeploy.export.engine import ENGINE_FILE, build_engine
 from segdeploy.export.onnx_graph import export_onnx
 from segdeploy.export.verify import Parity, verify
+from segdeploy.files import is_filled, new_folder
 from segdeploy.model.segmenter import build
 from segdeploy.run_folder import find_model
 from segdeploy.runtime.runner import RunnerOptions, open_runner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from segdeploy.data.table import Sample
 
@@ -70,7 +69,8 @@ def export_run(
     run_config = read_run_config(run)
     limits = limits or (run_config.export if run_config else Export())
     samples = read_table(verify_table, source.spec.image_column, source.spec.mask_column) if verify_table else []
-    with _new_folder(output) as folder:
+    _check_free(output)
+    with new_folder(output) as folder:
         segmenter = build(source.spec)
         trained = load_weights(source.path / weights.file, segmenter)
         about = export_onnx(segmenter, source.spec, folder / ONNX_FILE)
@@ -120,35 +120,9 @@ def add_engine(made: Bundle) -> Bundle:
     return bundle.write_bundle(made.path, made.file.model_copy(update={"artifacts": (*kept, engine)}))
 
 
-@contextmanager
-def _new_folder(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output` that takes its place at the end; on an exception `output` is as it was."""
-    if (
-        output.exists()
-        and not (output / bundle.BUNDLE_FILE).is_file()
-        and (not output.is_dir() or any(output.iterdir()))
-    ):
+def _check_free(output: Path) -> None:
+    if is_filled(output) and not (output / bundle.BUNDLE_FILE).is_file():
         raise ExportError(f"{output}: is there already and is no bundle; choose another -o")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if output.exists():
-            old = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.old."))
-            output.rename(old / "bundle")
-            try:
-                folder.rename(output)
-            except OSError:
-                (old / "bundle").rename(output)
-                raise
-            finally:
-                shutil.rmtree(old)
-        else:
-            folder.rename(output)
-    finally:
-        if folder.exists():
-            shutil.rmtree(folder)
 
 
 def export_limits(run: Path, changes: dict[str, Any]) -> Export:

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A network as segdeploy rebuilds it: `state` holds every tensor of `build(spec)` under its name, on the CPU."""
+    """A network as segdeploy rebuilds it: `state` holds every tensor of `build(spec)` under its name, on the CPU.
+
+    `notes` are one line each: what was added, left out or assumed.
+    """
 
     spec: ModelSpec
     state: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
 
     def segmenter(self) -> Segmenter:
         """The network with its weights, for inference."""

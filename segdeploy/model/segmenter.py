@@ -29,6 +29,8 @@ class Segmenter(nn.Module):
     def __init__(self, encoder: nn.Module, decoder: nn.Module, num_classes: int, head: Head | None = None) -> None:
         super().__init__()
         form = head or Head()
+        if form.kind == "none" and out_of(decoder).channels != num_classes:
+            raise ConfigError(f"the network tells {out_of(decoder).channels} classes apart, expected {num_classes}")
         self.encoder = encoder
         self.decoder = decoder
         self.head = nn.Identity() if form.kind == "none" else _classes_of(out_of(decoder), num_classes, form)
@@ -123,8 +125,12 @@ class Deployed(nn.Module):
         return logits.max(1).indices.to(torch.uint8)
 
 
-def from_config(config: RunConfig, classes: ClassMap, *, pretrained: bool = True) -> tuple[ModelSpec, Segmenter]:
+def from_config(
+    config: RunConfig, classes: ClassMap, *, pretrained: bool = True, head: Head | None = None
+) -> tuple[ModelSpec, Segmenter]:
     """A new model, with the pretrained weights that the configuration asks for; without any if not `pretrained`.
+
+    `head` is the form of the class layer; None: the plain one.
 
     Raises:
         ConfigError: an encoder without a pyramid, or a decoder that cannot work with it.
@@ -143,6 +149,7 @@ def from_config(config: RunConfig, classes: ClassMap, *, pretrained: bool = True
     spec = ModelSpec(
         encoder=encoder_part,
         decoder=decoder_part,
+        head=head or Head(),
         classes=classes,
         preprocessing=Preprocessing(
             height=wanted.height,
@@ -155,13 +162,13 @@ def from_config(config: RunConfig, classes: ClassMap, *, pretrained: bool = True
         mask_column=config.mask.column or config.mask.name,
         mask_name=config.mask.name,
     )
-    segmenter = Segmenter(encoder, decoder, len(classes))
+    segmenter = Segmenter(encoder, decoder, len(classes), spec.head)
     crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]
-    _try_sizes(segmenter, {(wanted.height, wanted.width), *crops})
+    try_sizes(segmenter, {(wanted.height, wanted.width), *crops})
     return spec, segmenter
 
 
-def _try_sizes(segmenter: Segmenter, sizes: set[tuple[int, int]]) -> None:
+def try_sizes(segmenter: Segmenter, sizes: set[tuple[int, int]]) -> None:
     """One forward pass at each size, so that a network that cannot take it is refused before anything is written."""
     training = segmenter.training
     segmenter.eval()

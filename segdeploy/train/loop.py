@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from segdeploy.bundle import Bundle
     from segdeploy.classes import ClassMap
     from segdeploy.config.schema import RunConfig
     from segdeploy.data.table import Part, Sample, Tables
@@ -76,9 +77,11 @@ def train(
     parts, report = checked_parts(config, tables)
     config = settle_input_size(config, report.sizes)
     torch.manual_seed(config.trainer.seed)
-    spec, segmenter = from_config(config, report.classes, pretrained=start_from is None)
-    if start_from is not None:
-        _load_start(start_from, segmenter)
+    start = bundle.open_model(start_from) if start_from else None
+    head = start.spec.head if start else None
+    spec, segmenter = from_config(config, report.classes, pretrained=start is None, head=head)
+    if start is not None:
+        _load_start(start, segmenter)
     run = files.next_free(output / name)
     model = model_folder or run / place.MODEL_FOLDER
     files.write_text(model / place.SPEC_FILE, spec.to_json() + "\n")
@@ -91,11 +94,10 @@ def train(
     return Training(config, run, model, spec, segmenter, parts, report, device, skip).go(on_epoch)
 
 
-def _load_start(path: Path, segmenter: Segmenter) -> None:
-    opened = bundle.open_model(path)
+def _load_start(opened: Bundle, segmenter: Segmenter) -> None:
     weights = opened.find("weights")
     if weights is None:
-        raise ModelError(f"{path}: holds no weights to start from; expected a run folder or a bundle")
+        raise ModelError(f"{opened.path}: holds no weights to start from; expected a run folder or a bundle")
     load_weights(opened.path / weights.file, segmenter)
 
 

@@ -26,6 +26,7 @@ SMALL = {
     "encoder clip": {"pyramid_channels": 32},
     "encoder siglip": {"pyramid_channels": 32},
     "decoder fpn": {"num_channels": 32, "merge_channels": 16},
+    "decoder panoptic_fpn": {"num_channels": 32, "merge_channels": 32},
     "decoder segformer": {"hidden_size": 32},
     "decoder unet": {"channels": [32, 24, 16]},
 }

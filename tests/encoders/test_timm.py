@@ -188,3 +188,21 @@ def test_weights_reach_a_dilated_encoder(trained, tmp_path):
     plugin.load_pretrained(encoder, config)
     loaded = encoder.body.state_dict()
     assert all(torch.equal(loaded[k], trained.state_dict()[k]) for k in loaded)
+
+
+def test_out_indices_choose_levels():
+    config = plugin.TimmConfig(model_name="mobilenetv3_small_050", use_pretrained=False, out_indices=(1, 2, 3))
+    encoder = plugin.build(config).eval()
+    whole = plugin.TimmEncoder("mobilenetv3_small_050").eval()
+    assert encoder.features == whole.features[1:4]
+    encoder.load_state_dict({k: v for k, v in whole.state_dict().items() if k in encoder.state_dict()})
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for mine, theirs in zip(encoder(image), whole(image)[1:4], strict=True):
+            assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("indices", [(0, 7), (2, 1)])
+def test_out_indices_that_give_no_pyramid(indices):
+    with pytest.raises(ConfigError, match=r"encoder.model_name: resnet10t gives"):
+        plugin.TimmEncoder("resnet10t", out_indices=indices)

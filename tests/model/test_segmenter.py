@@ -130,6 +130,11 @@ def test_form_of_the_class_layer_is_the_descriptions(align):
     assert torch.equal(whole(image), F.interpolate(image[..., ::2, ::2], size=(8, 6), mode="bilinear"))
 
 
+def test_logits_of_another_number_of_classes_are_refused():
+    with pytest.raises(ConfigError, match="the network tells 3 classes apart, expected 5"):
+        Segmenter(nn.Identity(), Halves(), 5, Head(kind="none"))
+
+
 def test_description_without_a_head_is_of_the_plain_form():
     """Runs that were written before the key existed."""
     about = json.loads(make()[0].to_json())

@@ -1,0 +1,65 @@
+"""Any network that a Python function makes, as a model of segdeploy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from segdeploy.classes import ClassMap, default_colors
+from segdeploy.encoders.factory import FactoryNetwork, call, trust
+from segdeploy.encoders.hub_files import read_weights
+from segdeploy.errors import ConfigError
+from segdeploy.importing.parts import ONE_LOGIT, fitted, part_of
+from segdeploy.model.spec import Head, ModelSpec, Preprocessing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from segdeploy.importing.imported import Imported
+
+
+def read_factory(function: str, weights: Path | None, size: tuple[int, int], *, align_corners: bool) -> Imported:
+    """Call the function, which is trusted from here on in this process, and see what its network gives.
+
+    Args:
+        function: `package.module:function`, without arguments, makes an `nn.Module` from a normalised image
+            (N, 3, H, W) to logits, see `FactoryNetwork`.
+        weights: its state dict, .safetensors or torch's own; None: the weights that the function gives it.
+        size: (height, width) of its input.
+        align_corners: how logits that are smaller than the image are brought to its size.
+
+    Raises:
+        ConfigError, MissingPartError: see `call`; or a network that does not work at this size.
+        ModelError: weights of another network.
+    """
+    part_of("encoder", "factory", {"function": function, "channels": 1}, "--factory")
+    trust(function)
+    network = call(function).eval()
+    try:
+        with torch.inference_mode():
+            (logits,) = FactoryNetwork(network, 1, 1)(torch.zeros(1, 3, *size))
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as e:
+        first = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ConfigError(f"--factory {function}: the network cannot take a {size[1]}x{size[0]} image: {first}") from e
+    channels, stride = logits.shape[1], max(1, round(size[0] / logits.shape[2]))
+    kind: Literal["conv", "none"] = "conv" if channels == 1 else "none"
+    classes = max(2, channels)
+    spec = ModelSpec(
+        encoder=part_of(
+            "encoder", "factory", {"function": function, "channels": channels, "stride": stride}, "--factory"
+        ),
+        decoder=part_of("decoder", "logits", {}, "--factory"),
+        head=Head(kind=kind, align_corners=align_corners),
+        classes=ClassMap(names=tuple(f"class_{i}" for i in range(classes)), colors=default_colors(classes)),
+        preprocessing=Preprocessing(
+            height=size[0], width=size[1], resize="stretch", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        ),
+    )
+    given = network.state_dict() if weights is None else read_weights(weights)
+    state = {f"encoder.network.{name}": tensor for name, tensor in given.items()}
+    notes = [] if weights is not None else [f"the weights are those that {function} gives the network"]
+    if channels == 1:
+        state |= {"head.weight": torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), "head.bias": torch.zeros(2)}
+        notes.append(ONE_LOGIT)
+    return fitted(spec, state, tuple(notes), weights or function)
