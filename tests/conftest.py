@@ -83,12 +83,15 @@ def install(tmp_path, monkeypatch):
     monkeypatch.delenv("SEGDEPLOY_PLUGINS", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def to_path(distribution, entry_point, code, target=None):
+    def to_path(distribution, entry_point, code, target=None, version="1.5", requires=(), folder=tmp_path):
         module = f"made_up_{distribution}"
-        (tmp_path / f"{module}.py").write_text(code)
-        info = tmp_path / f"{distribution}-1.5.dist-info"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{module}.py").write_text(code)
+        info = folder / f"{distribution}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
+        needs = "".join(f"Requires-Dist: {need}\n" for need in requires)
+        metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{needs}"
+        (info / "METADATA").write_text(metadata)
         (info / "entry_points.txt").write_text(f"[segdeploy]\n{entry_point} = {target or module}\n")
         return module
 

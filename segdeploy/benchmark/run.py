@@ -131,10 +131,10 @@ def run_benchmark(
 
 
 def _owners(entries: Sequence[Entry]) -> dict[str, str]:
-    """The distribution of each backend, and the versions that its runner told."""
+    """The distribution of each backend that was opened, and the versions that its runner told."""
     owners = registry.catalogue("backend").owners
     found: dict[str, dict[str, str]] = {}
-    for entry in entries:
+    for entry in (e for e in entries if e.opened):
         owner = owners[entry.backend]
         told = entry.opened.get("runner", {}).get("versions", {})
         found.setdefault(entry.backend, {owner.distribution: owner.version}).update(told)

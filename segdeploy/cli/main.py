@@ -44,9 +44,12 @@ class _Lazy(click.Group):
             command: click.Command = importlib.import_module(f"segdeploy.cli.{name.replace('-', '_')}").command
             return command
         if cmd_name not in self.commands:
-            from segdeploy.plugin.manager import load
+            from segdeploy.plugin import registry
 
-            load("command").manager.hook.segdeploy_register_commands(cli=self)
+            known = registry.catalogue("command")
+            self.commands.update(known.plugins)
+            if cmd_name not in self.commands and known.failures:
+                raise click.UsageError(f"No such command {cmd_name!r}{registry.may_hold(['command'])}", ctx)
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,8 +1,9 @@
-"""segdeploy plugins list|show|check|new."""
+"""segdeploy plugins list|show."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,43 +20,47 @@ def command() -> None:
 
 
 @command.command(name="list")
-def list_() -> None:
-    """Every plugin with its kind, owner and state."""
-    from segdeploy.plugin import registry
-    from segdeploy.plugin.manager import KINDS
+@click.option("--json", "as_json", is_flag=True, help="A JSON list of objects, with tracebacks, instead of a table.")
+def list_(as_json: bool) -> None:
+    """Every plugin with its kind, owner and state, and what failed to load."""
+    from segdeploy.cli.main import COMMANDS
+    from segdeploy.plugin import listing
     from segdeploy.tables import text_table
 
-    rows = []
-    failures = {}
-    for kind in KINDS[:3]:
-        known = registry.catalogue(kind)
-        for name, plugin in known.plugins.items():
-            state = "ok"
-            if kind == "backend":
-                ready = plugin.available()
-                state = f"ok {ready.version}".strip() if ready.ok else ready.reason
-            rows.append([name, kind, str(known.owners[name]), state])
-        failures.update({f.owner: f.reason for f in known.failures})
-    rows += [["?", "?", str(owner), reason] for owner, reason in failures.items()]
-    say(text_table(["name", "kind", "owner", "state"], rows))
+    rows = listing.rows(reserved=COMMANDS)
+    if as_json:
+        say(json.dumps([row.as_json() for row in rows], indent=2))
+        return
+    head = ["name", "kind", "distribution", "version", "state"]
+    say(text_table(head, [[r.name, r.kind, r.owner.distribution, r.owner.version, r.said()] for r in rows], left=5))
 
 
 @command.command(name="show")
 @click.argument("name")
-def show(name: str) -> None:
-    """The keys of an encoder or decoder, with defaults and bounds."""
-    from segdeploy.errors import MissingPartError
+@click.option("--json", "as_json", is_flag=True, help="A JSON list with one object per kind; `schema` is JSON Schema.")
+def show(name: str, as_json: bool) -> None:
+    """The keys of an encoder or decoder, with defaults and bounds; what a backend runs and whether it can."""
+    from segdeploy.plugin import listing
+
+    found = listing.holders(name)
+    say(json.dumps(found, indent=2) if as_json else "\n\n".join(map(_text, found)))
+
+
+def _text(about: dict[str, Any]) -> str:
     from segdeploy.plugin import registry
     from segdeploy.plugin.describe import describe_section
 
-    found = False
-    for kind in ("encoder", "decoder"):
-        plugin = registry.catalogue(kind).plugins.get(name)
-        if plugin is not None:
-            found = True
-            say(f"{kind} {name}: {plugin.summary}\n{describe_section(plugin.config)}")
-    if not found:
-        raise MissingPartError(f"no encoder or decoder is named {name!r}; see segdeploy plugins list")
+    kind = about["kind"]
+    said = [
+        f"{kind} {about['name']}: {about['summary']}",
+        f"from {about['distribution']} {about['version']} ({about['entry_point']})",
+    ]
+    if kind == "backend":
+        state = f"available {about['engine']}".strip() if about["state"] == "ok" else about["reason"]
+        said += [f"runs: {about['artifact']}", f"here: {state}"]
+    elif kind != "command":
+        said.append(describe_section(registry.catalogue(kind).plugins[about["name"]].config))
+    return "\n".join(said)
 
 
 @command.command(name="new")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 from torch import nn
 
 from segdeploy.errors import ConfigError, MissingPartError
 from segdeploy.plugin import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
@@ -90,18 +94,25 @@ def _load_hub(module: TimmModel) -> None:
 
 def _load_with(module: TimmModel, pretrained_cfg_overlay: dict[str, str] | None, what: str) -> None:
     # timm maps a checkpoint's keys to those of the built model by itself, so it builds the copy to read from.
+    with loading(what, "FILE.safetensors"):
+        loaded = module.create(pretrained=True, pretrained_cfg_overlay=pretrained_cfg_overlay)
+    module.body.load_state_dict(loaded.state_dict())
+    log.info("%s: pretrained weights loaded", module.model_name)
+
+
+@contextmanager
+def loading(what: str, instead: str) -> Iterator[None]:
+    """Whatever goes wrong inside is one MissingPartError: `what` could not be loaded, and `instead` can be given."""
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # it reports every retry; the one line below says all of it
     try:
-        loaded = module.create(pretrained=True, pretrained_cfg_overlay=pretrained_cfg_overlay)
+        yield
     except Exception as e:  # hub, cache, network and file errors have no common base
         first = (str(e).splitlines() or [type(e).__name__])[0]
         raise MissingPartError(
             f"{what}: the weights could not be loaded ({type(e).__name__}: {first[:160]}); "
-            "set use_pretrained: false, or weights: FILE.safetensors"
+            f"set use_pretrained: false, or weights: {instead}"
         ) from e
     finally:
         hub.setLevel(level)
-    module.body.load_state_dict(loaded.state_dict())
-    log.info("%s: pretrained weights loaded", module.model_name)

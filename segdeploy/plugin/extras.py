@@ -6,11 +6,11 @@ import importlib.util
 
 from segdeploy.errors import MissingPartError
 
-_EXTRAS = {"train": ("torch", "torchvision", "timm", "safetensors", "onnx", "onnxscript", "matplotlib", "tensorboard")}
+EXTRAS = {"train": ("torch", "torchvision", "timm", "safetensors", "onnx", "onnxscript", "matplotlib", "tensorboard")}
 
 
 def require(extra: str) -> None:
     """MissingPartError with the pip line where a package of the extra is not installed."""
-    missing = [name for name in _EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingPartError(f"this command needs {', '.join(missing)}; pip install 'segdeploy[{extra}]'")

@@ -22,19 +22,72 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def segdeploy_register_encoders(register: Callable[[EncoderPlugin], None]) -> None:
-    """Called once, when an encoder is first asked for: call `register` for each encoder."""
+    """Called once per process, when the first encoder is looked up: a configuration is read, a model built or listed.
+
+    Call `register` for each encoder. The module may import torch at the top; on a host without it, the plugin is
+    listed as failed and nothing else suffers. Build no model here and read no weights: `build` does the one,
+    `load_pretrained` the other.
+
+    `register` raises `TypeError` or `ValueError` for what is no `EncoderPlugin`, for a name that is taken (both owners
+    are named) or cannot stand in YAML and file names, and for a `config` without JSON Schema. An error that leaves the
+    hook is kept and shown by `segdeploy plugins list`; what was registered before it stays, other packages go on.
+
+        from segdeploy.plugin import EncoderPlugin, hookimpl
+
+        @hookimpl
+        def segdeploy_register_encoders(register):
+            register(EncoderPlugin(name="small", summary="two convolutions", config=SmallConfig, build=Small))
+    """
 
 
 @hookspec
 def segdeploy_register_decoders(register: Callable[[DecoderPlugin], None]) -> None:
-    """Called once, when a decoder is first asked for: call `register` for each decoder."""
+    """Called once per process, when the first decoder is looked up.
+
+    Call `register` for each decoder. What the encoders' hook says of torch and of errors is true here.
+
+        from segdeploy.plugin import DecoderPlugin, hookimpl
+
+        @hookimpl
+        def segdeploy_register_decoders(register):
+            register(DecoderPlugin(name="plain", summary="one convolution", config=PlainConfig, build=Plain))
+    """
 
 
 @hookspec
 def segdeploy_register_backends(register: Callable[[BackendPlugin], None]) -> None:
-    """Called once, when a backend is first asked for: call `register` for each backend."""
+    """Called once per process, when a model is first opened to run, or backends are listed.
+
+    Call `register` for each backend. This happens on deployment hosts: import neither torch nor the engine at the top,
+    only inside `available` and `open`. Register also where the engine is missing; `available` then says what to
+    install. An error in the hook is treated as in the encoders' hook; one in `available` makes this backend
+    unavailable, with the error as reason, and others are still found.
+
+        from segdeploy.plugin import Availability, BackendPlugin, hookimpl
+
+        def available():
+            return Availability(ok=False, reason="needs fastengine; pip install fastengine")
+
+        @hookimpl
+        def segdeploy_register_backends(register):
+            register(BackendPlugin(name="fast", summary="FastEngine", artifact="onnx", available=available, open=Fast))
+    """
 
 
 @hookspec
 def segdeploy_register_commands(cli: click.Group) -> None:
-    """Called when the command line starts with a word that is no command of segdeploy: add commands to `cli`."""
+    """Called once per process, when the command line has a word that segdeploy has no command for.
+
+    Add commands to `cli`, a group of this plugin's own: segdeploy's commands cannot be replaced, and a name that
+    another plugin took is refused with both owners named. Import what a command needs inside it. A `SegdeployError`
+    in a command becomes one line and exit code 2. An error in the hook is treated as in the encoders' hook.
+
+        import click
+        from segdeploy.plugin import hookimpl
+
+        @hookimpl
+        def segdeploy_register_commands(cli):
+            @cli.command("hello")
+            def hello():
+                click.echo("good day")
+    """

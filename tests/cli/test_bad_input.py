@@ -167,7 +167,10 @@ def test_files_of_a_training(folder, fails, change, said):
         (["predict", "data.csv", "1.jpg"], "data.csv: expected a run folder"),
         (["export", "none"], "none: expected a run folder"),
         (["benchmark", "none", "--dataset", "data.csv"], "none: expected a run folder"),
-        (["plugins", "show", "unett"], "no encoder or decoder is named 'unett'"),
+        (
+            ["plugins", "show", "unett"],
+            "no encoder, decoder, backend or command is named 'unett'; did you mean 'unet'?",
+        ),
         (["trian"], "No such command 'trian'"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",

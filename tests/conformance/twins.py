@@ -12,7 +12,7 @@ from torch import nn
 
 from segdeploy.conformance.find import Part
 from segdeploy.plugin import Auxiliary, Availability, BackendPlugin, DecoderPlugin, EncoderPlugin, FeatureMap, Section
-from segdeploy.plugin.manager import Owner
+from segdeploy.plugin.distributions import Owner
 from segdeploy.runtime.ort_runner import OrtRunner, available, open_onnxruntime
 
 OWNER = Owner(entry_point="twin", distribution="twins", version="1.0")

@@ -12,6 +12,7 @@ from segdeploy.conformance.check import judge_of
 from segdeploy.conformance.find import all_parts, parts
 from segdeploy.conformance.table import rules_for
 from segdeploy.encoders.family_table import FAMILIES
+from segdeploy.encoders.mit_table import PRESETS
 from segdeploy.encoders.vit_table import PLAIN_FAMILIES
 from segdeploy.plugin import registry
 
@@ -23,6 +24,7 @@ SMALL = {
     "encoder convnext": {"model_variant": "tiny"},
     "encoder resnet": {"model_variant": 18},
     "encoder regnet": {"model_variant": "x_400mf"},
+    "encoder mit": {"hidden_sizes": [16, 32, 40, 48], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 4, 6]},
     "encoder vit": {"model_name": "test_vit", "pyramid_channels": 32},
     "encoder dinov2": {"pretrained_model_name_or_path": "facebook/dinov2-small", "pyramid_channels": 32},
     "encoder clip": {"pyramid_channels": 32},
@@ -31,8 +33,10 @@ SMALL = {
     "decoder segformer": {"hidden_size": 32},
     "decoder unet": {"channels": [32, 24, 16]},
 }
-PARTS = {str(part): part for part in all_parts()}
-ONE_DECODER = {family.name for family in (*FAMILIES, *PLAIN_FAMILIES)} - {"swin", "vit"}
+# The blocks of mit_b0, only more and wider; tests/encoders/test_mit.py has the numbers.
+DEEPER = {f"encoder {name}" for name in PRESETS} - {"encoder mit_b0"}
+PARTS = {str(part): part for part in all_parts() if str(part) not in DEEPER}
+ONE_DECODER = {"mit", *PRESETS, *(family.name for family in (*FAMILIES, *PLAIN_FAMILIES))} - {"swin", "vit", "mit_b0"}
 # The kit itself has wired each encoder to fpn, and each decoder to U-Net's encoder.
 PAIRS = [
     (encoder, decoder)

@@ -1,5 +1,6 @@
 """The author's guide is run as printed: its two files become a distribution that trains' own code path builds."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -11,9 +12,8 @@ from segdeploy.plugin import hookspecs, manager, registry
 GUIDE = (Path(__file__).parents[2] / "plugins" / "README.md").read_text()
 
 
-def block(kind):
-    (found,) = re.findall(rf"^```{kind}\n(.*?)^```", GUIDE, re.M | re.S)
-    return found
+def block(kind, number=0):
+    return re.findall(rf"^```{kind}\n(.*?)^```", GUIDE, re.M | re.S)[number]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ CONFIG = """
 input_features:
   - {name: image, type: image, preprocessing: {height: 33, width: 47}, encoder: {type: unet, base_channels: 4}}
 output_features:
-  - {name: mask, type: image, preprocessing: {num_classes: 3}, decoder: {type: plain, width: 8}}
+  - {name: mask, type: image, preprocessing: {num_classes: 3}, decoder: {type: plain}}
 """
 
 
@@ -52,8 +52,24 @@ def test_guides_decoder_is_found_configured_and_built(installed):
     spec, model = from_config(config, config.mask.preprocessing.class_map())
     assert model(torch.randn(2, 3, 33, 47)).shape == (2, 3, 33, 47)
     assert (spec.decoder.distribution, spec.decoder.version) == ("segdeploy-plain", "1.0")
-    with pytest.raises(ConfigError, match="did you mean 'width'"):
-        parse_config(CONFIG.replace("width: 8", "widht: 8"))
+    with pytest.raises(ConfigError, match=r"decoder\.width: unknown key"):
+        parse_config(CONFIG, overrides=["decoder.width=8"])
+
+
+def test_ten_lines_are_ten():
+    code = [line for line in block("python").splitlines() if line and "import" not in line]
+    assert len(code) <= 10
+
+
+def test_guides_keys_are_described_and_bounded(install):
+    from segdeploy.plugin.describe import describe_section
+
+    # A description is read from the source, so the block becomes a file.
+    module = install("keys", "decoder.keys", "from segdeploy.plugin import Section\n" + block("python", 1))
+    assert describe_section(importlib.import_module(module).PlainConfig).splitlines()[2:] == [
+        "  width: integer >= 8 <= 512, default 32",
+        "      Channels.",
+    ]
 
 
 def test_hooks_are_named_in_guide_or_contract():

@@ -35,11 +35,14 @@ HOOK = "from segdeploy.plugin import hookimpl\n@hookimpl\n"
     ("code", "reason"),
     [
         ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
-        ("import torch.no_such_part", "needs torch.no_such_part: pip install 'segdeploy[train]'"),
+        ("import torch.no_such_part", "ModuleNotFoundError: No module named 'torch.no_such_part'"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("def broken(:", "SyntaxError: "),
         ("raise RuntimeError('one\\ntwo')", "RuntimeError: one"),
         ("import sys; sys.exit('no licence')", "SystemExit: no licence"),
+        ("class Panic(BaseException): ...\nraise Panic('from Rust')", "Panic: from Rust"),
+        ("class Mute(Exception):\n    def __str__(self): 1 / 0\nraise Mute", "Mute: (its message cannot be printed)"),
+        ("raise ValueError", "ValueError"),
         (HOOK + "def segdeploy_register_decodres(register): ...", "PluginValidationError: unknown hook 'segdeploy_reg"),
         (
             HOOK + "def segdeploy_register_decoders(registre): ...",

@@ -96,3 +96,95 @@ output_features: [{name: m, type: image, preprocessing: {num_classes: 2}, decode
     assert parse_config(text).mask.decoder == {"type": "thirdway", "width": 3}
     with pytest.raises(ConfigError, match=r"decoder\.witdh: unknown key; did you mean 'width'\?"):
         parse_config(text, overrides=["decoder.witdh=4"])
+
+
+@pytest.mark.parametrize(
+    "name", ["", "1.5", "_x", "a b", "a/b", "é", "a\n", "..", "null", "True", "a:b", 3, None], ids=repr
+)
+def test_names_that_do_not_stand_in_yaml_or_file_names_are_refused(install, name):
+    install("odd", "decoder.odd", DECODER.replace('"{name}"', repr(name)))
+    assert added() == set()
+    assert failures()["odd"].startswith(f"ValueError: {name!r} cannot be the name of a decoder: expected a letter, ")
+
+
+@pytest.mark.parametrize("name", ["a", "Mask2Former", "ddrnet-23.slim", "nullable", "x_y"])
+def test_names_that_are_taken(install, name):
+    import yaml
+
+    install("good", "decoder.good", DECODER.format(name=name))
+    assert added() == {name}
+    assert yaml.safe_load(name) == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ("summary=1, config=Section, build=print", "TypeError: decoder x: expected a string as summary, got 1"),
+        ("summary='', config=Section, build=None", "TypeError: decoder x: expected a function as build, got None"),
+        ("summary='', config=int, build=print", "TypeError: decoder x: expected a subclass of Section as config, got"),
+        ("summary='', config=Section(), build=print", "TypeError: decoder x: expected a subclass of Section as config"),
+        (
+            "summary='', config=NoSchema, build=print",
+            "TypeError: decoder x: no JSON schema can be made of its config: PydanticInvalidForJsonSchema: ",
+        ),
+    ],
+)
+def test_contract_is_checked_when_a_plugin_is_registered(install, fields, reason):
+    section = "from collections.abc import Callable\nfrom segdeploy.plugin import *\n"
+    section += "class NoSchema(Section):\n    key: Callable[[], int]\n\n"
+    install("odd", "decoder.odd", section + REGISTER + f"register(DecoderPlugin(name='x', {fields}))")
+    assert added() == set()
+    assert failures()["odd"].startswith(reason)
+
+
+@pytest.mark.parametrize("code", ["x = 1", REGISTER + "pass", REGISTER.replace("decoder", "encoder") + "pass"])
+def test_module_that_registers_nothing(install, code):
+    install("idle", "decoder.idle", code)
+    assert failures() == {
+        "idle": "registers no decoder: expected a function segdeploy_register_decoders under @hookimpl "
+        "that registers at least one"
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("raise RuntimeError('driver')", "RuntimeError: driver"),
+        ("raise SystemExit", "SystemExit"),
+        ("return True", "TypeError: expected Availability, got bool"),
+    ],
+)
+def test_backend_that_cannot_say_whether_it_is_available(install, body, reason, tmp_path):
+    from segdeploy.runtime.runner import open_runner
+
+    code = "from segdeploy.plugin import *\ndef available():\n    {}\n@hookimpl\n"
+    code += "def segdeploy_register_backends(register):\n"
+    code += "    register(BackendPlugin(name='odd', summary='', artifact='onnx', available=available, open=print))"
+    install("odd", "backend.odd", code.format(body))
+    ready = registry.backend("odd").available()
+    assert (ready.ok, ready.reason) == (False, f"odd 1.5 (backend.odd) cannot say whether it is available: {reason}")
+    assert registry.backend("onnxruntime").available().ok
+    with pytest.raises(MissingPartError, match=r"^backend odd: odd 1.5 \(backend.odd\) cannot say"):
+        open_runner(None, "odd")
+
+
+def test_commands_are_collected_one_plugin_at_a_time(install):
+    code = "import click\nfrom segdeploy.plugin import hookimpl\n@hookimpl\n"
+    code += "def segdeploy_register_commands(cli):\n    assert not cli.commands\n    cli.command('{}')(lambda: None)\n"
+    install("aaa", "command.aaa", code.format("hello"))
+    install("bbb", "command.bbb", code.format("hello"))
+    install("ccc", "command.ccc", code.format("bye") + "    1 / 0\n")
+    install("ddd", "command.ddd", code.format("day"))
+    known = registry.catalogue("command")
+    assert {name: owner.distribution for name, owner in known.owners.items()} == {"hello": "aaa", "day": "ddd"}
+    assert {f.owner.distribution: f.reason for f in known.failures} == {
+        "bbb": "ValueError: the command name 'hello' is taken by aaa 1.5 (command.aaa)",
+        "ccc": "ZeroDivisionError: division by zero",
+    }
+
+
+def test_name_that_was_left_out_says_so(install, monkeypatch):
+    install("good", "decoder.x", DECODER.format(name="thirdway"))
+    monkeypatch.setenv("SEGDEPLOY_PLUGINS", "")
+    with pytest.raises(MissingPartError, match=r"good 1.5 \(decoder.x\) may hold it, .*: left out by SEGDEPLOY_PLUG"):
+        registry.decoder("thirdway")

@@ -1,0 +1,111 @@
+"""Weights in the hub's files: .safetensors, or torch's .bin read without running any code; in one file or in shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from segdeploy.errors import MissingPartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SAFETENSORS = "model.safetensors"
+TORCH = "pytorch_model.bin"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, or of a folder of `save_pretrained`; on the CPU, in the types of the file.
+
+    Raises:
+        MissingPartError: no such file or folder, none of the known names in the folder, or a file that is damaged or
+            holds something else than tensors by name.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in _files(path):
+        tensors |= _read(file)
+    return tensors
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise MissingPartError(f"{path}: no such file or folder")
+    for name in (SAFETENSORS, TORCH):
+        if (path / name).is_file():
+            return [path / name]
+        if (index := path / f"{name}.index.json").is_file():
+            return [path / shard for shard in _shards(index)]
+    found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+    raise MissingPartError(f"{path}: expected {SAFETENSORS} or {TORCH} in the folder, found {found}")
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise MissingPartError(f"{index}: expected an index of weight files (weight_map), found something else") from e
+    for shard in shards:
+        if Path(shard).name != shard:
+            raise MissingPartError(f"{index}: expected names of files beside it, found {shard!r}")
+        if not (index.parent / shard).is_file():
+            raise MissingPartError(f"{index}: names {shard}, which is not there; copy the whole folder")
+    return shards
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if file.suffix not in (".safetensors", ".bin", ".pt", ".pth"):
+        raise MissingPartError(f"{file}: expected a .safetensors file, or torch's .bin, .pt or .pth")
+    try:
+        if file.suffix == ".safetensors":
+            tensors = load_file(file)
+        else:
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as e:  # damaged files raise errors without a common base
+        first = (str(e).splitlines() or [""])[0]
+        raise MissingPartError(f"{file}: cannot be read as weights ({type(e).__name__}: {first[:120]})") from e
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise MissingPartError(f"{file}: expected tensors by name (a state dict), found something else")
+    return tensors
+
+
+def fit(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name_in_file: Callable[[str], str]
+) -> dict[str, Tensor]:
+    """`tensors` of a file under the names of `wanted`, a module's state: each one used, each one found.
+
+    `name_in_file` turns a name of ours into the file's. A linear layer's weight serves a 1x1 convolution.
+
+    Raises:
+        MissingPartError: names that are missing or too many, or tensors of another shape; one line says how many.
+    """
+    state, missing, misshapen = {}, [], []
+    left = set(tensors)
+    for ours, like in wanted.items():
+        theirs = name_in_file(ours)
+        left.discard(theirs)
+        if (tensor := tensors.get(theirs)) is None:
+            missing.append(theirs)
+            continue
+        fitted = tensor[:, :, None, None] if tensor.ndim == 2 and like.ndim == 4 else tensor
+        if fitted.shape != like.shape:
+            misshapen.append(f"{theirs} is {_shape(tensor)}, expected {_shape(like)}")
+        state[ours] = fitted
+    said = [
+        f"{len(found)} {what}, such as {found[0]}"
+        for found, what in ((missing, "missing"), (misshapen, "of another shape"), (sorted(left), "too many"))
+        if found
+    ]
+    if said:
+        raise MissingPartError(f"its tensors are not those of this network: {'; '.join(said)}")
+    return state
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))

@@ -1,0 +1,81 @@
+"""Each hook is exercised by the example in its own docstring, and printed in the author's guide."""
+
+import inspect
+from pathlib import Path
+from textwrap import dedent
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from segdeploy.plugin import describe, hookspecs, registry
+
+GUIDE = Path(__file__).parents[2] / "plugins" / "README.md"
+HOOKS = [name for name in vars(hookspecs) if name.startswith("segdeploy_")]
+# What the examples speak of and leave out.
+REST = """
+from segdeploy.plugin import Section
+class SmallConfig(Section): ...
+class PlainConfig(Section): ...
+class Small: ...
+class Plain: ...
+class Fast: ...
+"""
+
+
+@pytest.fixture
+def example(install):
+    """A function of (hook, kind) that installs the example and gives what it registered, by name."""
+
+    def registered(kind):
+        doc = inspect.getdoc(getattr(hookspecs, f"segdeploy_register_{kind}s"))
+        code = "\n".join(line for line in doc.splitlines() if line.startswith("    ") or not line)
+        install("example", f"{kind}.example", REST + dedent(code))
+        known = registry.catalogue(kind)
+        assert known.failures == ()
+        return {n: p for n, p in known.plugins.items() if known.owners[n].distribution == "example"}
+
+    return registered
+
+
+def test_hook_register_encoders(example):
+    (plugin,) = example("encoder").values()
+    assert (plugin.name, plugin.build.__name__, registry.encoder("small")) == ("small", "Small", plugin)
+
+
+def test_hook_register_decoders(example):
+    (plugin,) = example("decoder").values()
+    assert (plugin.name, plugin.config().model_dump(), registry.decoder("plain")) == ("plain", {}, plugin)
+
+
+def test_hook_register_backends(example):
+    (plugin,) = example("backend").values()
+    assert (plugin.name, plugin.artifact, registry.backend("fast")) == ("fast", "onnx", plugin)
+    assert plugin.available().reason == "needs fastengine; pip install fastengine"
+
+
+def test_hook_register_commands(example):
+    (command,) = example("command").values()
+    assert isinstance(command, click.Command)
+    assert CliRunner().invoke(command).output == "good day\n"
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_has_a_test(name):
+    assert f"test_hook_{name.removeprefix('segdeploy_')}" in globals()
+
+
+def test_guide_has_the_hooks_as_they_are():
+    text = GUIDE.read_text(encoding="utf-8")
+    assert describe.with_hooks(text) == text, "python -m segdeploy.plugin.describe plugins/README.md rewrites them"
+    for name in HOOKS:
+        assert f"\n### `{name}(" in text
+
+
+def test_only_what_stands_between_the_markers_is_rewritten():
+    new = describe.with_hooks(f"a\n{describe.BEGIN}\nold\n{describe.END}\nb\n")
+    assert new == f"a\n{describe.BEGIN}\n\n{describe.hooks_markdown()}\n{describe.END}\nb\n"
+    assert describe.with_hooks(new) == new
+    for text in ("none", describe.BEGIN, f"{describe.END}{describe.BEGIN}", describe.BEGIN + new):
+        with pytest.raises(ValueError, match="expected the lines"):
+            describe.with_hooks(text)
