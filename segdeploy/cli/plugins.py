@@ -1,4 +1,4 @@
-"""segdeploy plugins list|show."""
+"""segdeploy plugins list|show|check|new."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import MissingPartError
 from segdeploy.plugin import registry
+from segdeploy.plugin.distributions import canonical
 
 if TYPE_CHECKING:
     from segdeploy.plugin.distributions import Owner
@@ -49,19 +49,11 @@ def parts(name: str, kind: Kind | None = None) -> list[Part]:
     kinds = KINDS if kind is None else (kind,)
     known = all_parts(kinds)
     found = [part for part in known if part.name == name]
-    found = found or [part for part in known if _plain(part.owner.distribution) == _plain(name)]
+    found = found or [part for part in known if canonical(part.owner.distribution) == canonical(name)]
     if found:
         return found
     names = {part.name for part in known} | {part.owner.distribution for part in known}
     near = difflib.get_close_matches(name, names, 1, 0.5)
     said = f"no {', '.join(kinds)} or distribution is named {name!r}"
     said += f"; did you mean {near[0]!r}?" if near else "; see segdeploy plugins list"
-    failures = {f.owner: f.reason for k in kinds for f in registry.catalogue(k).failures}
-    for owner, reason in failures.items():
-        said += f"; {owner} may hold it, but did not load: {reason}"
-    raise MissingPartError(said)
-
-
-def _plain(distribution: str) -> str:
-    """As the packaging standard compares names."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
+    raise MissingPartError(said + registry.may_hold(kinds))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
+import functools
+import importlib.metadata
 import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from segdeploy.conformance.blame import unwrapped
 from segdeploy.conformance.rule import BrokenError, Found, Rule
 from segdeploy.errors import MissingPartError, ModelError
-from segdeploy.plugin import Availability
+from segdeploy.plugin import Availability, registry
+from segdeploy.plugin.distributions import canonical
+from segdeploy.plugin.hookspecs import GROUP
 from segdeploy.runtime.runner import Runner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from segdeploy.conformance.backend_subject import BackendSubject
+    from segdeploy.conformance.find import Part
 
 _REFUSAL = (MissingPartError, ModelError)
 _NEW_MODULES = """
@@ -30,16 +35,16 @@ print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - befor
 
 def check_available(subject: BackendSubject) -> Found:
     """What `available` says, and what importing the module brings in."""
+    available = _own(subject.part.plugin.available)
     with subject.blame("available"):
-        ready = subject.part.plugin.available()
+        ready = available()
     if not isinstance(ready, Availability):
         raise BrokenError(f"available: expected an Availability, found {type(ready).__name__}")
     if not ready.ok and not ready.reason:
         raise BrokenError("available: not ok, and no reason; a user reads what to install or to do")
     if ready.ok and not ready.version:
         raise BrokenError("available: ok, and no version; reports say which engine ran")
-    module = inspect.getmodule(unwrapped(subject.part.plugin.available))
-    name = module.__name__ if module else ""
+    name = _module(subject.part)
     words = [sys.executable, "-c", _NEW_MODULES, json.dumps(sys.path), name]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -48,6 +53,22 @@ def check_available(subject: BackendSubject) -> Found:
     if brought:
         raise BrokenError(f"importing {name} imports {', '.join(brought)}", imported=brought)
     return Found(f"ok, {ready.version}" if ready.ok else f"not here: {ready.reason}", {"version": ready.version})
+
+
+def _own(available: Callable[[], Any]) -> Callable[[], Any]:
+    """The plugin's function: the registry's, around it, calls a backend that fails unavailable."""
+    if isinstance(available, functools.partial) and available.func.__module__ == registry.__name__:
+        own: Callable[[], Any] = available.args[-1]
+        return own
+    return available
+
+
+def _module(part: Part) -> str:
+    """The module that is loaded for the part, by its entry point."""
+    for point in importlib.metadata.entry_points(group=GROUP, name=part.owner.entry_point):
+        if point.dist is not None and canonical(point.dist.name) == canonical(part.owner.distribution):
+            return point.module
+    return part.plugin.available.__module__  # type: ignore[no-any-return]
 
 
 def check_open(subject: BackendSubject) -> Found:

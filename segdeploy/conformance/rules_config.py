@@ -29,10 +29,11 @@ def check_defaults(subject: Subject) -> Found:
     with subject.blame("the configuration's schema"):
         config.model_json_schema()
     required = [key for key, field in config.model_fields.items() if field.is_required()]
-    if required:
-        raise BrokenError(f"no default: {', '.join(required)}")
+    missing = [key for key in required if key not in subject.values]
+    if missing:
+        raise BrokenError(f"no default: {', '.join(missing)}")
     with subject.blame("the configuration's defaults"):
-        defaults = config()
+        defaults = config(**{key: subject.values[key] for key in required})
         back = config.model_validate_json(defaults.model_dump_json())
     if back != defaults:
         raise BrokenError(f"defaults are {defaults!r}, and {back!r} once they were written to JSON and read back")

@@ -174,7 +174,7 @@ class Subject:
         encoder = self.assemble().encoder
         m = int(getattr(encoder, "size_multiple", 1))
         rounded = tuple((-(-h // m) * m, -(-w // m) * m) for h, w in SIZES)
-        return rounded if len(set(rounded)) == len(SIZES) else ((m, m), (m, 2 * m), (2 * m, m))
+        return rounded if len(set(rounded)) == len(SIZES) else ((m, 2 * m), (2 * m, m), (m, m))
 
     def images(self, count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
         """(count, 3, H, W) float, as if normalised."""
@@ -186,7 +186,7 @@ class Subject:
         optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=rate)
         for step in range(steps):
             optimizer.zero_grad()
-            logits, auxiliary = model.forward_aux(self.images(4, self.sizes[0], seed=step))
+            logits, auxiliary = model.forward_aux(self.images(4, min(self.sizes), seed=step))
             loss = logits.square().mean() + sum(x.square().mean() for _, x in auxiliary)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -199,7 +199,7 @@ class Subject:
         with seeded(0), torch.no_grad(), self.blame("forward"):
             model.train()
             for step in range(3):  # statistics of normalisation layers
-                model(self.images(4, self.sizes[0], seed=step))
+                model(self.images(4, min(self.sizes), seed=step))
             # Random weights give one class everywhere, or near-ties; centred and spread logits give real regions.
             logits = model.eval()(self.images(4, size))
             spread = logits.std((0, 2, 3)).clamp_min(1e-12)

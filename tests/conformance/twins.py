@@ -12,13 +12,18 @@ from torch import nn
 
 from segdeploy.conformance.find import Part
 from segdeploy.plugin import Auxiliary, Availability, BackendPlugin, DecoderPlugin, EncoderPlugin, FeatureMap, Section
-from segdeploy.plugin.manager import Owner
+from segdeploy.plugin.distributions import Owner
 from segdeploy.runtime.ort_runner import OrtRunner, available, open_onnxruntime
 
 OWNER = Owner(entry_point="twin", distribution="twins", version="1.0")
 
 
 # Good ones
+
+
+def make_network():
+    """A whole network: what an import's factory makes."""
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 1))
 
 
 class Config(Section):

@@ -40,7 +40,7 @@ def run(install, tmp_path):
 
 
 def test_one_test_for_each_rule_without_any_test_file(run):
-    done = run("-q", "-rs", "--segdeploy-plugin", "mine", "-k", "build or output or labels")
+    done = run("-q", "-rfs", "--segdeploy-plugin", "mine", "-k", "build or output or labels")
     assert done.returncode == 1, done.stdout
     assert "1 failed, 2 passed, 2 skipped" in done.stdout
     assert "FAILED segdeploy::decoder-mine::output" in done.stdout
