@@ -1,11 +1,19 @@
-"""What came out, as a table and as JSON."""
+"""What came out, as a table and as JSON; and the rules themselves as text.
+
+`python -m segdeploy.conformance.report plugins/README.md` rewrites the rules' part of the author's guide.
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.conformance.table import RULES
 from segdeploy.environment import describe_machine
+from segdeploy.files import write_text
+from segdeploy.plugin.describe import with_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +63,18 @@ def rules_text(rules: Sequence[Rule]) -> str:
     return "\n\n".join(f"{rule.name} ({', '.join(rule.kinds)})\n{_indented(rule)}" for rule in rules)
 
 
+def rules_markdown(rules: Sequence[Rule]) -> str:
+    """A table of all rules for the author's guide."""
+    lines = ["| rule | of | what is demanded |", "|---|---|---|"]
+    lines += [f"| `{r.name}` | {', '.join(r.kinds)} | {r.sentence} |" for r in rules]
+    return "\n".join(lines) + "\n"
+
+
 def _indented(rule: Rule) -> str:
     said = [("rule: ", rule.sentence), ("fix:  ", rule.fix)]
     return "\n".join(fill(text, 110, initial_indent=f"    {head}", subsequent_indent=" " * 10) for head, text in said)
+
+
+if __name__ == "__main__":
+    guide = Path(sys.argv[1])
+    write_text(guide, with_block(guide.read_text(encoding="utf-8"), "rules", rules_markdown(RULES)))

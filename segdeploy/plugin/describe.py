@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
-from segdeploy.files import replacing
+from segdeploy.files import write_text
 from segdeploy.plugin import hookspecs
 
 if TYPE_CHECKING:
     from segdeploy.plugin.contract import Section
-
-BEGIN, END = "<!-- hooks:begin -->", "<!-- hooks:end -->"
 
 
 def describe_section(section: type[Section]) -> str:
@@ -107,16 +105,19 @@ def hooks_markdown() -> str:
     return "\n\n".join(said) + "\n"
 
 
-def with_hooks(text: str) -> str:
-    """A text with what stands between the two markers made new; ValueError where it has not both."""
-    parts = re.split(f"({re.escape(BEGIN)}|{re.escape(END)})", text)
-    if parts[1::2] != [BEGIN, END]:
-        raise ValueError(f"expected the lines {BEGIN} and {END}, once each and in this order")
-    return f"{parts[0]}{BEGIN}\n\n{hooks_markdown()}\n{END}{parts[4]}"
+def with_block(text: str, name: str, block: str) -> str:
+    """A text with what stands between the markers `name`:begin and `name`:end made new.
+
+    Raises:
+        ValueError: the text has not both, once each and in this order.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    parts = re.split(f"({re.escape(begin)}|{re.escape(end)})", text)
+    if parts[1::2] != [begin, end]:
+        raise ValueError(f"expected the lines {begin} and {end}, once each and in this order")
+    return f"{parts[0]}{begin}\n\n{block}\n{end}{parts[4]}"
 
 
 if __name__ == "__main__":
     guide = Path(sys.argv[1])
-    new = with_hooks(guide.read_text(encoding="utf-8"))
-    with replacing(guide) as part:
-        part.write_text(new, encoding="utf-8")
+    write_text(guide, with_block(guide.read_text(encoding="utf-8"), "hooks", hooks_markdown()))

@@ -67,15 +67,17 @@ def test_every_hook_has_a_test(name):
 
 def test_guide_has_the_hooks_as_they_are():
     text = GUIDE.read_text(encoding="utf-8")
-    assert describe.with_hooks(text) == text, "python -m segdeploy.plugin.describe plugins/README.md rewrites them"
+    new = describe.with_block(text, "hooks", describe.hooks_markdown())
+    assert new == text, "python -m segdeploy.plugin.describe plugins/README.md rewrites them"
     for name in HOOKS:
         assert f"\n### `{name}(" in text
 
 
 def test_only_what_stands_between_the_markers_is_rewritten():
-    new = describe.with_hooks(f"a\n{describe.BEGIN}\nold\n{describe.END}\nb\n")
-    assert new == f"a\n{describe.BEGIN}\n\n{describe.hooks_markdown()}\n{describe.END}\nb\n"
-    assert describe.with_hooks(new) == new
-    for text in ("none", describe.BEGIN, f"{describe.END}{describe.BEGIN}", describe.BEGIN + new):
+    begin, end = "<!-- x:begin -->", "<!-- x:end -->"
+    new = describe.with_block(f"a\n{begin}\nold\n{end}\nb\n", "x", "new\n")
+    assert new == f"a\n{begin}\n\nnew\n\n{end}\nb\n"
+    assert describe.with_block(new, "x", "new\n") == new
+    for text in ("none", begin, f"{end}{begin}", begin + new):
         with pytest.raises(ValueError, match="expected the lines"):
-            describe.with_hooks(text)
+            describe.with_block(text, "x", "new")
