@@ -40,12 +40,33 @@ def place(tmp_path_factory):
     Image.open(folder / "data" / rows[0]["image"]).save(folder / "some.jpg")
     (folder / "folder").mkdir()
     shutil.copy(folder / "data" / rows[1]["image"], folder / "folder" / "other.png")
+    save_models(folder)
     return folder
+
+
+def save_models(folder):
+    """A model of transformers, one of segmentation_models.pytorch, and one that a function makes; random weights."""
+    import segmentation_models_pytorch as smp
+    from safetensors.torch import save_file
+    from torch import nn
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+
+    segformer = SegformerConfig(num_labels=3, hidden_sizes=[16, 32, 40, 48], depths=[1] * 4, decoder_hidden_size=32)
+    SegformerForSemanticSegmentation(segformer).save_pretrained(folder / "segformer-folder")
+    SegformerImageProcessor(size={"height": 64, "width": 96}).save_pretrained(folder / "segformer-folder")
+    smp.Unet("tu-mobilenetv3_small_050", encoder_weights=None, classes=3).save_pretrained(folder / "unet-folder")
+    (folder / "package").mkdir()
+    (folder / "package" / "module.py").write_text(
+        "from torch import nn\n\n\ndef function():\n    return nn.Conv2d(3, 2, 3, padding=1)\n"
+    )
+    save_file(nn.Conv2d(3, 2, 3, padding=1).state_dict(), folder / "net.safetensors")
+    (folder / "classes.yaml").write_text("classes: [road, car]\n")
 
 
 def segdeploy(line, folder):
     """Run a command line of the README in `folder`."""
-    env = {**os.environ, "CXX": "no-compiler"}  # compiling takes a minute and is not what these tests are about
+    # Compiling takes a minute and is not what these tests are about. `site` is where they install the new package.
+    env = {**os.environ, "CXX": "no-compiler", "PYTHONPATH": os.pathsep.join([str(folder / "site"), str(folder)])}
     words = [sys.executable, "-m", "segdeploy", *shlex.split(line)[1:]]
     return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
@@ -62,7 +83,12 @@ def test_configuration_trains_as_printed(place):
 def done(place):
     """The README's commands, run in their order; (line, finished process) of each up to the first that fails."""
     finished = []
-    for line in [line for block in blocks("") for line in block.splitlines() if line.startswith("segdeploy ")]:
+    lines = [line for block in blocks("") for line in block.replace("\\\n", "").splitlines()]
+    for line in [line for line in lines if line.startswith("segdeploy ") or "my-decoder[test]" in line]:
+        if line.startswith("pip install"):  # not into the environment of these tests, and without its extras
+            options = ["-q", "--no-deps", "--no-build-isolation", "--target", "site"]
+            subprocess.run([sys.executable, "-m", "pip", "install", *options, "./my-decoder"], cwd=place, check=True)
+            continue
         finished.append((line, segdeploy(line, place)))
         if finished[-1][1].returncode:
             break
@@ -78,7 +104,11 @@ def test_commands_in_their_order(place, done):
     for line, process in done:
         assert process.returncode == 0, f"{line}\n{process.stderr}"
     names = [shlex.split(line)[1] for line, _ in done]
-    assert names == ["init", "inspect", "train", "evaluate", "predict", "export", "predict", "benchmark"]
+    road = ["init", "inspect", "train", "evaluate", "predict", "export", "predict", "benchmark"]
+    assert names == [*road, "import", "import", "import", "plugins", "plugins"]
+    compared = re.findall(r"the logits differ by (\S+) at most", "".join(p.stdout for _, p in done))
+    assert len(compared) == 2
+    assert max(map(float, compared)) < 1e-4
     assert "nothing looks wrong" in done[1][1].stdout
     assert (place / "masks" / "some.png").read_bytes() == (place / "masks2" / "some.png").read_bytes()
     assert (place / "masks" / "other.overlay.jpg").exists()
@@ -120,7 +150,7 @@ def test_python_block_gives_the_commands_mask(place, done):
     import numpy as np
     from PIL import Image
 
-    assert done[-1][1].returncode == 0
+    assert all(process.returncode == 0 for _, process in done)
     code = blocks("python")[0] + "\nImage.fromarray(mask).save('by_hand.png')\n"
     subprocess.run([sys.executable, "-c", code], cwd=place, check=True)
     masks = [np.asarray(Image.open(place / name)) for name in ("by_hand.png", "masks2/some.png")]
