@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 LARGEST = 400e6  # parameters; the ONNX file must stay below 2 GB
-TIME_LIMIT = 600  # seconds for one model
+TIME_LIMIT = 900  # seconds for one model
 
 
 def _child(sender: Connection, step: str, name: str) -> None:

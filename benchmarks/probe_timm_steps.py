@@ -19,6 +19,7 @@ from segdeploy.export.onnx_graph import OPSET
 Size = tuple[int, int]
 Row = dict[str, Any]
 
+DIVISION = ("Constraints violated", "divisible", "Mod(")  # errors that sides known to be multiples of 32 may cure
 TOLERANCE = 1e-3  # largest difference between torch and onnxruntime, as a part of the map's largest value
 
 
@@ -178,7 +179,7 @@ def export_free(encoder: TimmEncoder, found: Row) -> tuple[Row, str | None]:
         graph = Graph(encoder, example, {0: "batch", 2: "height", 3: "width"})
     except Exception as e:
         note = reason(e)
-        if n > 32:
+        if n > 32 or not any(word in str(e) for word in DIVISION):
             return {"dynamic": "no", "dynamic_note": note}, note
         try:
             graph = Graph(encoder, example, {0: "batch", 2: 32 * Dim("h"), 3: 32 * Dim("w")})

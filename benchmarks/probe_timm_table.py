@@ -73,17 +73,17 @@ def write_table(path: Path, runs: dict[str, Row], described: dict[str, Row], mea
 
 def _markdown(runs: dict[str, Row], lines: list[Row], data: str) -> str:
     models = [e for e in lines if e["how"] != "no pyramid"]
-    how = Counter("like another" if e["how"].startswith("as ") else e["how"] for e in models)
+    how = Counter("inferred" if e["how"].startswith("as ") else e["how"] for e in models)
     modules = sorted({e["module"] for e in lines})
     by_module = {m: [e for e in lines if e["module"] == m] for m in modules}
     counted = (
         f"{len(lines)} names, {len(models)} with a pyramid (rising strides): {how['measured']} measured, "
-        f"{how['like another']} taken to be like the smallest measured model of the same timm file, layer classes and "
+        f"{how['inferred']} taken to be like the smallest measured model of the same timm file, layer classes and "
         f"form of sizes, {how['not probed']} not probed. One line per name, with reasons: [{data}]({data})."
     )
     head = [*_origin(runs), counted, "", *LEGEND, "", "| result | train | export | free sizes |", "|---|--:|--:|--:|"]
     for status in ("yes", "multiples of 32", "only as 32h x 32w", "no", "?"):
-        for kind, chosen in (("measured", True), ("like another", False)):
+        for kind, chosen in (("measured", True), ("inferred", False)):
             part = [e for e in models if (e["how"] == "measured") == chosen]
             counts = [sum(e[key] == status for e in part) for key in RESULTS]
             if any(counts):
@@ -93,7 +93,7 @@ def _markdown(runs: dict[str, Row], lines: list[Row], data: str) -> str:
         "",
         "Free sizes are right in every measured model of: " + ", ".join(f"`{m}`" for m in proven) + ".",
         "",
-        "Numbers below count names with a pyramid; those that are like another are in them.",
+        "Numbers below count names with a pyramid; the inferred ones are in them.",
         "",
         "| timm file | names | pyramid | measured | train | export | free sizes | sizes | what does not work |",
         "|---|--:|--:|--:|--:|--:|--:|---|---|",
