@@ -5,10 +5,10 @@
 
 First every name that timm lists is built without memory (torch's meta device): levels, number of parameters, image
 sizes that work. Then models are probed for real, each in a process of its own: one training step, an ONNX file with
-free height and width, onnxruntime against torch at sizes that were not the example's. The smallest model of every kind
-comes first, then the others up to --max-params. A kind is a timm file, a set of layer classes and a form of sizes;
-models that are not probed stand in the table as their kind's smallest, marked so. A second start goes on where the
-first one ended.
+free height and width, onnxruntime against torch at sizes that were not the example's. The smallest model of every
+timm file comes first, then that of every kind, then the others up to --max-params. A kind is a timm file, a set of
+layer classes and a form of sizes; models that are not probed stand in the table as their kind's smallest, marked so.
+A second start goes on where the first one ended.
 """
 
 from __future__ import annotations
@@ -77,11 +77,13 @@ def read(path: Path) -> dict[str, dict[str, Row]]:
 
 
 def order(described: dict[str, Row], max_params: float) -> list[str]:
-    """Names to measure: the smallest of each kind, then the others up to `max_params`; by parameters."""
+    """Names to measure: the smallest of each timm file, that of each kind, then the others up to `max_params`."""
     models = sorted((r for r in described.values() if "params" in r), key=lambda r: r["params"])
-    first = {r["kind"]: r["name"] for r in reversed(models)}
-    ahead = [r["name"] for r in models if first[r["kind"]] == r["name"] and r["params"] <= LARGEST]
-    return ahead + [r["name"] for r in models if r["params"] <= max_params and r["name"] not in set(ahead)]
+    names = []
+    for key in ("module", "kind"):
+        first = {r[key]: r for r in reversed(models)}
+        names += [r["name"] for r in sorted(first.values(), key=lambda r: r["params"]) if r["params"] <= LARGEST]
+    return list(dict.fromkeys(names + [r["name"] for r in models if r["params"] <= max_params]))
 
 
 def run(step: str, names: list[str], path: Path) -> None:
@@ -113,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("probe_timm.jsonl"), help="one JSON row per step")
     parser.add_argument("--only", default="*", help="names to look at, such as 'resnet*'")
-    parser.add_argument("--max-params", type=float, default=4e6, help="probe every model up to this size")
+    parser.add_argument("--max-params", type=float, default=0, help="probe all models up to this size too")
     parser.add_argument("--table", type=Path, help="write this Markdown file, and a CSV file beside it")
     parser.add_argument("--table-only", action="store_true", help="from what the output holds already")
     arguments = parser.parse_args()

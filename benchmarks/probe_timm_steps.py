@@ -76,10 +76,9 @@ def find_sizes(encoder: TimmEncoder, device: str) -> Row:
     for n in sorted({64, 128, 224, 256, *native}):
         if takes(encoder, multiple_of(n, 1), device) is None:
             return {"sizes": f"multiple of {n}", "multiple": n, "scale": 1, "why_not_any": why}
-    found = takes(encoder, native, device)
-    if found is None:
-        return {"sizes": f"fixed {native[0]}x{native[1]}", "fixed": native, "why_not_any": why}
-    return {"sizes": "none found", "why_not_any": found}
+    wrong = takes(encoder, native, device)
+    words = "none with levels as declared" if wrong else f"fixed {native[0]}x{native[1]}"
+    return {"sizes": words, "fixed": native, "why_not_any": wrong or why}
 
 
 def build(name: str) -> TimmEncoder:
@@ -214,8 +213,6 @@ def measure(name: str) -> Row:
     """Everything about one model, on real tensors."""
     encoder = build(name).eval()
     found = find_sizes(encoder, "cpu")
-    if "fixed" not in found and "multiple" not in found:
-        return found | {"trains": "no", "exports": "no", "dynamic": "no"}
     size = found.get("fixed") or (
         (128 * found["scale"], 160 * found["scale"])
         if found["multiple"] <= 32
@@ -224,7 +221,9 @@ def measure(name: str) -> Row:
     row = found | train_once(encoder, size)
     encoder.eval()
     if "fixed" in found:
-        return row | {"dynamic": "no", "dynamic_note": "one size only"} | export_fixed(encoder, size)
+        return (
+            row | {"dynamic": "no", "dynamic_note": f"sizes: {found['sizes'].split()[0]}"} | export_fixed(encoder, size)
+        )
     free, same = export_free(encoder, found)
     row |= free
     if same is None:
@@ -242,7 +241,7 @@ def describe(name: str) -> Row:
             return {"module": module, "error": reason(e)}
     layers = sorted({f"{type(m).__module__}.{type(m).__qualname__}" for m in encoder.modules()})
     found = find_sizes(encoder, "meta")
-    form = "fixed" if "fixed" in found else min(found.get("multiple", 0), 64)
+    form = "fixed" if "fixed" in found else min(found["multiple"], 64)
     return {
         "module": module,
         "params": sum(p.numel() for p in encoder.parameters()),

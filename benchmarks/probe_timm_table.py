@@ -33,6 +33,7 @@ def entries(described: dict[str, Row], measured: dict[str, Row]) -> list[Row]:
     smallest: dict[str, Row] = {}
     for row in sorted((described[n] for n in measured if "kind" in described.get(n, {})), key=lambda r: r["params"]):
         smallest.setdefault(row["kind"], row)
+        smallest.setdefault(_family(row), row)
     found = []
     for name, about in described.items():
         entry: Row = dict.fromkeys(COLUMNS, "") | {"name": name, "module": about.get("module", "")}
@@ -40,7 +41,7 @@ def entries(described: dict[str, Row], measured: dict[str, Row]) -> list[Row]:
         if "params" not in about:
             entry |= dict.fromkeys(("sizes", *RESULTS), "-") | {"how": "no pyramid", "note": about["error"]}
             continue
-        like = about if name in measured else smallest.get(about["kind"])
+        like = about if name in measured else smallest.get(about["kind"]) or smallest.get(_family(about))
         result = measured[like["name"]] if like else dict.fromkeys(RESULTS, "?")
         sizes = result if name in measured else about
         entry |= {
@@ -48,7 +49,7 @@ def entries(described: dict[str, Row], measured: dict[str, Row]) -> list[Row]:
             "strides": " ".join(map(str, about["strides"])),
             "channels": " ".join(map(str, about["channels"])),
             "sizes": sizes.get("sizes", "?"),
-            "how": "measured" if name in measured else f"as {like['name']}" if like else "not probed",
+            "how": _how(about, like),
         }
         entry |= {key: result[key] for key in RESULTS}
         notes = {"sizes": sizes.get("why_not_any"), "": result.get("error")}
@@ -56,6 +57,19 @@ def entries(described: dict[str, Row], measured: dict[str, Row]) -> list[Row]:
         entry["note"] = "; ".join(f"{key}: {text}".removeprefix(": ") for key, text in notes.items() if text)
         entry["reasons"] = {key: result.get(f"{key}_note") or result.get("error") or "" for key in RESULTS}
     return sorted(found, key=lambda e: (e["module"], e["name"]))
+
+
+def _family(about: Row) -> str:
+    """timm file and form of sizes: a kind without its layer classes."""
+    return " ".join(about["kind"].split()[:2])
+
+
+def _how(about: Row, like: Row | None) -> str:
+    if like is None:
+        return "not probed"
+    if like is about:
+        return "measured"
+    return f"as {like['name']}" + ("" if like["kind"] == about["kind"] else " (other layers)")
 
 
 def write_table(path: Path, runs: dict[str, Row], described: dict[str, Row], measured: dict[str, Row]) -> None:
@@ -76,10 +90,12 @@ def _markdown(runs: dict[str, Row], lines: list[Row], data: str) -> str:
     how = Counter("inferred" if e["how"].startswith("as ") else e["how"] for e in models)
     modules = sorted({e["module"] for e in lines})
     by_module = {m: [e for e in lines if e["module"] == m] for m in modules}
+    others = sum(e["how"].endswith("(other layers)") for e in models)
     counted = (
         f"{len(lines)} names, {len(models)} with a pyramid (rising strides): {how['measured']} measured, "
         f"{how['inferred']} taken to be like the smallest measured model of the same timm file, layer classes and "
-        f"form of sizes, {how['not probed']} not probed. One line per name, with reasons: [{data}]({data})."
+        f"form of sizes ({others} of them of other layer classes), {how['not probed']} not probed. "
+        f"One line per name, with reasons: [{data}]({data})."
     )
     head = [*_origin(runs), counted, "", *LEGEND, "", "| result | train | export | free sizes |", "|---|--:|--:|--:|"]
     for status in ("yes", "multiples of 32", "only as 32h x 32w", "no", "?"):
