@@ -19,7 +19,12 @@ from segdeploy.export.onnx_graph import OPSET
 Size = tuple[int, int]
 Row = dict[str, Any]
 
-DIVISION = ("Constraints violated", "divisible", "Mod(")  # errors that sides known to be multiples of 32 may cure
+DIVISION = (
+    "Constraints violated",
+    "divisible",
+    "Mod(",
+    "cannot be solved",
+)  # errors that sides known to be multiples may cure
 TOLERANCE = 1e-3  # largest difference between torch and onnxruntime, as a part of the map's largest value
 
 
@@ -173,15 +178,16 @@ def export_free(encoder: TimmEncoder, found: Row) -> tuple[Row, str | None]:
     else:
         units = [(n * h, n * w) for h, w in ((1, 2), (1, 1), (2, 2))]
     example, small, large = units
+    unit = max(n, 32)
     note = ""
     try:
         graph = Graph(encoder, example, {0: "batch", 2: "height", 3: "width"})
     except Exception as e:
         note = reason(e)
-        if n > 32 or not any(word in str(e) for word in DIVISION):
+        if not any(word in str(e) for word in DIVISION):
             return {"dynamic": "no", "dynamic_note": note}, note
         try:
-            graph = Graph(encoder, example, {0: "batch", 2: 32 * Dim("h"), 3: 32 * Dim("w")})
+            graph = Graph(encoder, example, {0: "batch", 2: unit * Dim("h"), 3: unit * Dim("w")})
         except Exception:
             return {"dynamic": "no", "dynamic_note": note}, note
     same = graph.check(1, example) or graph.check(3, example)
@@ -193,7 +199,7 @@ def export_free(encoder: TimmEncoder, found: Row) -> tuple[Row, str | None]:
             "dynamic_note": "; ".join([note, *other] if note else other or [str(same)]),
         }, same
     if note:
-        return row | {"dynamic": "only as 32h x 32w", "dynamic_note": note}, same
+        return row | {"dynamic": f"only as {unit}h x {unit}w", "dynamic_note": note}, same
     if n < 32 and (odd := graph.check(2, multiple_of(n, scale))):
         return row | {"dynamic": "multiples of 32", "dynamic_note": odd}, same
     return row | {"dynamic": "yes", "dynamic_note": ""}, same
@@ -221,9 +227,8 @@ def measure(name: str) -> Row:
     row = found | train_once(encoder, size)
     encoder.eval()
     if "fixed" in found:
-        return (
-            row | {"dynamic": "no", "dynamic_note": f"sizes: {found['sizes'].split()[0]}"} | export_fixed(encoder, size)
-        )
+        why = "one size only" if found["sizes"].startswith("fixed") else "levels not as declared"
+        return row | {"dynamic": "no", "dynamic_note": why} | export_fixed(encoder, size)
     free, same = export_free(encoder, found)
     row |= free
     if same is None:

@@ -98,12 +98,15 @@ def _markdown(runs: dict[str, Row], lines: list[Row], data: str) -> str:
         f"One line per name, with reasons: [{data}]({data})."
     )
     head = [*_origin(runs), counted, "", *LEGEND, "", "| result | train | export | free sizes |", "|---|--:|--:|--:|"]
-    for status in ("yes", "multiples of 32", "only as 32h x 32w", "no", "?"):
+    for status in sorted(
+        {e[key] for e in models for key in RESULTS}, key=lambda s: (s == "?", s == "no", s != "yes", s)
+    ):
         for kind, chosen in (("measured", True), ("inferred", False)):
             part = [e for e in models if (e["how"] == "measured") == chosen]
             counts = [sum(e[key] == status for e in part) for key in RESULTS]
             if any(counts):
-                head.append(f"| {status}, {kind} | " + " | ".join(map(str, counts)) + " |")
+                label = f"{status}, {kind}" if status != "?" else "not known"
+                head.append(f"| {label} | " + " | ".join(map(str, counts)) + " |")
     proven = [m for m in modules if _all_measured(by_module[m], "yes")]
     head += [
         "",
