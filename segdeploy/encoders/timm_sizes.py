@@ -1,0 +1,28 @@
+"""What sizes timm's models take, by the file of timm that they are written in.
+
+Measured by benchmarks/probe_timm.py; the whole table is benchmarks/results/timm_features_*.md.
+"""
+
+from __future__ import annotations
+
+import timm
+
+# Exported with free height and width, every measured model of these files is right at sizes that were not the
+# example's. Files that are missing were not, or have models that take some sizes only.
+_FREE = """
+byobnet convnext cspnet densenet edgenext efficientnet efficientvit_mit efficientvit_msra fasternet fastvit ghostnet
+hardcorenas hgnet inception_next mambaout mobilenetv3 nfnet regnet repghost resnet rexnet shvit starnet swiftformer vovnet
+""".split()  # noqa: SIM905
+
+# Height and width must be multiples of these; maps of different stages do not fit together otherwise.
+_MULTIPLES = {"csatv2": 8, "dla": 32, "hieradet_sam2": 32, "hrnet": 32, "tresnet": 4}
+
+
+def has_free_sizes(model_name: str) -> bool:
+    """Whether the model's graph may leave height and width free."""
+    return bool(timm.models.is_model_in_modules(model_name, _FREE))
+
+
+def multiple_of(model_name: str) -> int:
+    """The number that height and width must be multiples of, by the model's file; 1 where any size will do."""
+    return next((m for file, m in _MULTIPLES.items() if timm.models.is_model_in_modules(model_name, [file])), 1)
