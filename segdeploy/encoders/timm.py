@@ -10,7 +10,7 @@ from pydantic import Field
 from timm.layers.format import Format
 from torch import Tensor, nn
 
-from segdeploy.encoders import windows
+from segdeploy.encoders import timm_sizes, windows
 from segdeploy.encoders.pretrained import PretrainedSection, TimmModel, load_pretrained
 from segdeploy.errors import ConfigError
 from segdeploy.plugin import EncoderPlugin, FeatureMap, hookimpl
@@ -54,7 +54,9 @@ class TimmEncoder(TimmModel):
                 "a pyramid with rising strides is needed"
             )
         self.padded_to = windows.take_any_size(self.body)
-        self.size_multiple = windows.whole_multiple(self.body)
+        self.size_multiple = max(windows.whole_multiple(self.body), timm_sizes.multiple_of(model_name))
+        # A window's grid is fixed when the graph is made.
+        self.dynamic_size = self.size_multiple == 1 and timm_sizes.has_free_sizes(model_name)
 
     def create(self, **options: Any) -> nn.Module:
         """timm's model with `features_only`.
