@@ -11,7 +11,8 @@ import timm
 # example's. Files that are missing were not, or have models that take some sizes only.
 _FREE = """
 byobnet convnext cspnet densenet edgenext efficientnet efficientvit_mit efficientvit_msra fasternet fastvit ghostnet
-hardcorenas hgnet inception_next mambaout mobilenetv3 nfnet regnet repghost resnet rexnet shvit starnet swiftformer vovnet
+hardcorenas hgnet inception_next mambaout mobilenetv3 nfnet regnet repghost resnet rexnet shvit starnet swiftformer
+vovnet
 """.split()  # noqa: SIM905
 
 # Height and width must be multiples of these; maps of different stages do not fit together otherwise.

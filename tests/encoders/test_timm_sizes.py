@@ -1,4 +1,4 @@
-"""The lists are held against the committed table of the probe, and the promise against onnxruntime by tests/contract."""
+"""The lists are held against the committed table of the probe; tests/contract holds the promise in onnxruntime."""
 
 import csv
 from pathlib import Path
@@ -23,7 +23,9 @@ def test_free_sizes_are_promised_where_every_measured_model_keeps_them():
     assert [row["name"] for row in promised if row["dynamic"] != "yes"] == []
 
 
-@pytest.mark.parametrize(("name", "multiple"), [("hrnet_w18_small", 32), ("dla34", 32), ("tresnet_m", 4), ("resnet18", 1)])
+@pytest.mark.parametrize(
+    ("name", "multiple"), [("hrnet_w18_small", 32), ("dla34", 32), ("tresnet_m", 4), ("resnet18", 1)]
+)
 def test_multiples(name, multiple):
     assert multiple_of(name) == multiple
 

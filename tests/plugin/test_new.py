@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
 
 import pytest
 
+from segdeploy.conformance.table import rules_for
 from segdeploy.data.demo import CLASS_NAMES
 from segdeploy.errors import ConfigError, SegdeployError
 from segdeploy.plugin.new import new_plugin, template_folder
@@ -83,9 +85,14 @@ def test_folder_that_is_there_is_kept(tmp_path):
     assert list((tmp_path / "x").iterdir()) == []
 
 
-def test_new_decoder_passes_the_kit(segdeploy):
-    done = segdeploy("plugins", "check", "my_decoder")
+def test_new_packages_own_test_run_holds_the_kit(made):
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"]
+    env = os.environ | {"PYTHONPATH": str(made[1])}
+    done = subprocess.run(words, env=env, cwd=made[0], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    passed = int(re.search(r"(\d+) passed", done.stdout)[1])
+    # Its own test, and every rule but that about auxiliary maps, which it has not.
+    assert passed == 1 + len(rules_for("decoder")) - 1
 
 
 def test_new_decoder_trains_exports_and_appears_in_a_report(segdeploy, tiny_table, tmp_path):
