@@ -9,11 +9,33 @@ import timm
 
 # Exported with free height and width, every measured model of these files is right at sizes that were not the
 # example's. Files that are missing were not, or have models that take some sizes only.
-_FREE = """
-byobnet convnext cspnet densenet edgenext efficientnet efficientvit_mit efficientvit_msra fasternet fastvit ghostnet
-hardcorenas hgnet inception_next mambaout mobilenetv3 nfnet regnet repghost resnet rexnet shvit starnet swiftformer
-vovnet
-""".split()  # noqa: SIM905
+_FREE = (
+    "byobnet",
+    "convnext",
+    "cspnet",
+    "densenet",
+    "edgenext",
+    "efficientnet",
+    "efficientvit_mit",
+    "efficientvit_msra",
+    "fasternet",
+    "fastvit",
+    "ghostnet",
+    "hardcorenas",
+    "hgnet",
+    "inception_next",
+    "mambaout",
+    "mobilenetv3",
+    "nfnet",
+    "regnet",
+    "repghost",
+    "resnet",
+    "rexnet",
+    "shvit",
+    "starnet",
+    "swiftformer",
+    "vovnet",
+)
 
 # Height and width must be multiples of these; maps of different stages do not fit together otherwise.
 _MULTIPLES = {"csatv2": 8, "dla": 32, "hieradet_sam2": 32, "hrnet": 32, "tresnet": 4}

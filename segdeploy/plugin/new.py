@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from segdeploy.errors import ConfigError, SegdeployError
+from segdeploy.plugin.registry import catalogue
 
 TEMPLATE = "segdeploy-template"
 _COPIED = ("pyproject.toml", "README.md", "src/*/*.py", "tests/*.py")
@@ -22,12 +24,16 @@ def new_plugin(name: str, parent: Path) -> Path:
         parent: where the folder goes.
 
     Raises:
-        ConfigError: a name that no package can have.
+        ConfigError: a name that no package can have, or one that is taken here.
         SegdeployError: the folder is there already, or cannot be written.
     """
     module = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(module) or module == "segdeploy":
         raise ConfigError(f"{name!r}: expected lower-case words joined by dashes, such as my-decoder")
+    if importlib.util.find_spec(module) is not None:
+        raise ConfigError(f"{name!r}: a package named {module} is installed here, which yours would replace")
+    if module in catalogue("decoder").plugins:
+        raise ConfigError(f"{name!r}: there is a decoder named {module}, {catalogue('decoder').owners[module]}")
     target = parent / name
     if target.exists():
         raise SegdeployError(f"{target}: is there already; choose another name, or -o FOLDER")

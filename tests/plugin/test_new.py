@@ -78,6 +78,15 @@ def test_name_that_no_package_can_have_is_refused(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("torch", "a package named torch is"), ("unet", "a decoder named unet, seg")]
+)
+def test_name_that_is_taken_is_refused(name, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        new_plugin(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folder_that_is_there_is_kept(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(SegdeployError, match="x: is there already"):
