@@ -1,4 +1,4 @@
-"""These tests count what is there, so segdeploy's own distributions, which may be installed beside it, are out of sight."""
+"""These tests count what is there: segdeploy's own distributions, which may be installed, are out of sight."""
 
 import importlib.metadata
 
