@@ -1,6 +1,6 @@
 """Every registered encoder, decoder and backend, ours and third parties', by every rule of the conformance kit.
 
-Encoders meet their partner there; what only a pair can show is asked of encoders of every form with every decoder.
+Encoders meet their partner there; what only a pair can show is asked of two encoders with every decoder.
 """
 
 import functools
@@ -34,11 +34,10 @@ SMALL["encoder factory"] = {"function": "twins:make_network", "channels": 6, "st
 # A whole network from elsewhere, and what hands its logits on: they fit each other alone.
 PARTNER = {"encoder factory": "logits"}
 PARTS = {str(part): part for part in all_parts() if str(part) != "decoder logits"}
-# The blocks of mit_b0, only more and wider: minutes of export and build that show nothing new.
-DEEPER = {f"encoder {name}" for name in PRESETS} - {"encoder mit_b0"}
-# A convolutional network, windows, one map made into four, attention over reduced keys.
-FORMS = ("timm", "swin", "vit", "mit_b0")
-# The kit itself wires each encoder to fpn.
+# Minutes of export and build that show nothing new: the blocks of mit_b0, only more and wider; swin by another name.
+DEEPER = {f"encoder {name}" for name in (*PRESETS, "swin_transformer")} - {"encoder mit_b0"}
+# The kit itself wires each encoder to fpn; these two, a convolutional network and a transformer, meet all the others.
+FORMS = ("timm", "mit_b0")
 PAIRS = [
     (encoder, decoder)
     for encoder in FORMS
