@@ -30,13 +30,19 @@ def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     _save(path, dict(model.state_dict()), about)
 
 
-def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+def load_weights(path: Path, model: nn.Module, *, optional: str | None = None) -> dict[str, Any]:
     """Read a file of `save_weights` into `model` in place; returns `about`.
+
+    Tensors whose names begin with `optional` may be missing, left over or of another shape; the model keeps its own.
 
     Raises:
         ModelError: not such a file, or one whose names or shapes are not the model's.
     """
     tensors, about = _load(path)
+    if optional is not None:
+        own = {name: t for name, t in model.state_dict().items() if name.startswith(optional)}
+        fits = {name for name, t in own.items() if name in tensors and tensors[name].shape == t.shape}
+        tensors = own | {n: t for n, t in tensors.items() if n in fits or not n.startswith(optional)}
     _fill(model, tensors, path)
     return about
 

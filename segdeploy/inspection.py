@@ -228,13 +228,23 @@ def model_text(about: Mapping[str, Any]) -> str:
     said.append(f"{'input':<12} {size['height']} x {size['width']} {size['color_order']}, resize {size['resize']}")
     for item in about["artifacts"]:
         mib = item["bytes"] / 2**20
-        said.append(f"{item['kind']:<12} {item['file']}, {item['precision']}, {mib:.1f} MiB, {item['sha256'][:12]}")
+        free = ", any height and width" if "height" in item["about"].get("input", {}).get("shape", ()) else ""
+        said.append(
+            f"{item['kind']:<12} {item['file']}, {item['precision']}, {mib:.1f} MiB, {item['sha256'][:12]}{free}"
+        )
     for check_ in about["verification"]:
         verdict = "passed" if check_["passed"] else "FAILED"
         said.append(
             f"{'verified':<12} {check_['backend']} {check_['precision']}, batch {check_['batch_size']}: {verdict}, "
             f"agreement {percent(check_['agreement'], 4)} %, mean IoU {percent(check_['miou'])} %"
         )
+    for item in about["artifacts"]:
+        if (other := item["about"].get("verified_size")) is not None:
+            verdict = "passed" if other["passed"] else "FAILED"
+            said.append(
+                f"{'verified':<12} {item['kind']} {item['precision']}, at {other['height']} x {other['width']}: "
+                f"{verdict}, agreement {percent(other['agreement'], 4)} %"
+            )
     return "\n".join(said)
 
 

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     "--max-miou-drop", type=float, help="Largest loss of mean IoU, 0.01 = one point; default: the run's configuration."
 )
 @click.option("--min-agreement", type=float, help="Smallest share of equal pixels; default: the run's configuration.")
+@click.option(
+    "--dynamic",
+    type=click.Choice(["batch", "batch,height,width", "height,width"]),
+    default="batch",
+    show_default=True,
+    help="Sides that the ONNX file leaves free; the batch always is. An engine keeps the model's height and width.",
+)
 @click.option("--trt", is_flag=True, help="Also build a TensorRT for RTX engine (needs no GPU).")
 def command(
     run: Path,
@@ -30,6 +37,7 @@ def command(
     verify_table: Path | None,
     max_miou_drop: float | None,
     min_agreement: float | None,
+    dynamic: str,
     trt: bool,
 ) -> None:
     """Turn a run into a bundle: ONNX with uint8 in and uint8 out, compared with torch on real images."""
@@ -41,12 +49,22 @@ def command(
     output = output or run / "bundle"
     changes: dict[str, Any] = {"max_miou_drop": max_miou_drop, "min_agreement": min_agreement}
     with progress("verifying") as step:
-        result = export_run(run, output, verify_table=verify_table, limits=export_limits(run, changes), progress=step)
+        result = export_run(
+            run,
+            output,
+            verify_table=verify_table,
+            limits=export_limits(run, changes),
+            dynamic_size="height" in dynamic,
+            progress=step,
+        )
     for record in result.parity:
         say(
             f"batch {record.batch_size}: {record.agreement:.4%} of the pixels agree with torch, "
             f"mIoU {record.reference_miou:.5f} -> {record.miou:.5f} on {record.images} images"
         )
+    if result.elsewhere is not None:
+        other = result.elsewhere
+        say(f"at {other.width}x{other.height}: {other.agreement:.4%} of the pixels agree on {other.images} images")
     if not result.parity:
         say("not verified: give --verify TABLE to compare with torch on real images")
     if trt:

@@ -63,7 +63,8 @@ def _logger() -> Any:
 def build_engine(onnx_path: Path, spec: ModelSpec, folder: Path, max_batch: int = MAX_BATCH) -> dict[str, Any]:
     """Parse `onnx_path`, build, and write `model.engine` and `engine.lock.json` into `folder`.
 
-    The batch may be 1 to `max_batch`, tuned for 1; height and width are the model's.
+    The batch may be 1 to `max_batch`, tuned for 1; height and width are the model's, also where the graph leaves
+    them free.
 
     Returns:
         What the lock file holds.

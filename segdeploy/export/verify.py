@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segdeploy.data.images import read_image
+from segdeploy.data.resize import resize_image
 from segdeploy.evaluate import evaluate
 from segdeploy.metrics import none_if_nan
 
@@ -53,6 +55,21 @@ class Parity:
             values[key] = none_if_nan(values[key])
         values["reasons"] = list(self.reasons)
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class AtSize:
+    """The share of equal pixels at a size that is not the model's."""
+
+    height: int
+    width: int
+    images: int
+    agreement: float
+    passed: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
 
 
 class Labels:
@@ -119,6 +136,21 @@ def verify(
         )
         records.append(_judge(truth, result, same, size, spec, limits))
     return records
+
+
+def compare_at(
+    reference: Runner,
+    candidate: Runner,
+    samples: Sequence[Sample],
+    spec: ModelSpec,
+    size: tuple[int, int],
+    limits: Export,
+) -> AtSize:
+    """Compare the labels of `samples`, resized to `size` (height, width); there is no mean IoU, for they are few."""
+    other = spec.preprocessing.model_copy(update={"height": size[0], "width": size[1]})
+    images = np.stack([resize_image(read_image(s.image), other) for s in samples])
+    share = float((reference.run(images) == candidate.run(images)).mean())
+    return AtSize(*size, images=len(samples), agreement=share, passed=share >= limits.min_agreement)
 
 
 def _judge(

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from segdeploy.errors import ConfigError, ModelError, SegdeployError
 from segdeploy.model.spec import Head, ModelSpec, Part, Preprocessing
 from segdeploy.plugin import Auxiliary, FeatureMap, registry
+from segdeploy.plugin.distributions import canonical
 
 if TYPE_CHECKING:
     from segdeploy.classes import ClassMap
     from segdeploy.config.schema import RunConfig
     from segdeploy.plugin import Section
     from segdeploy.plugin.manager import Kind
+
+log = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -88,7 +95,13 @@ def aux_of(module: nn.Module) -> tuple[Auxiliary, ...]:
 
 def has_dynamic_size(segmenter: Segmenter) -> bool:
     """Whether encoder and decoder both promise to work with free height and width in a graph."""
-    return all(getattr(part, "dynamic_size", False) for part in (segmenter.encoder, segmenter.decoder))
+    return not of_fixed_size(segmenter)
+
+
+def of_fixed_size(segmenter: Segmenter) -> tuple[Kind, ...]:
+    """Which of encoder and decoder do not promise to work with free height and width in a graph."""
+    halves: tuple[tuple[Kind, nn.Module], ...] = (("encoder", segmenter.encoder), ("decoder", segmenter.decoder))
+    return tuple(kind for kind, half in halves if not getattr(half, "dynamic_size", False))
 
 
 def out_of(decoder: nn.Module) -> FeatureMap:
@@ -168,6 +181,10 @@ def from_config(
     return spec, segmenter
 
 
+_REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError)
+"""What torch and networks raise at images that they cannot take."""
+
+
 def try_sizes(segmenter: Segmenter, sizes: set[tuple[int, int]]) -> None:
     """One forward pass at each size, so that a network that cannot take it is refused before anything is written."""
     training = segmenter.training
@@ -176,19 +193,49 @@ def try_sizes(segmenter: Segmenter, sizes: set[tuple[int, int]]) -> None:
         try:
             with torch.no_grad():
                 segmenter(torch.zeros(1, 3, height, width))
-        except (RuntimeError, AssertionError, ValueError, IndexError) as e:
-            first = (str(e).splitlines() or [type(e).__name__])[0]
-            raise ConfigError(f"the model cannot take {width}x{height} images; choose another size: {first}") from e
+        except _REFUSALS as e:
+            said = f"the model cannot take {width}x{height} images; choose another size: {_first_line(e)}"
+            raise ConfigError(said) from e
     segmenter.train(training)
+
+
+def try_training(segmenter: Segmenter, batch_size: int, size: tuple[int, int], *, frozen: bool = False) -> None:
+    """One forward pass as in training, on a copy: ConfigError where the batch is too small for the network.
+
+    A normalisation over the batch has nothing to compare where one image is pooled to one cell.
+
+    Args:
+        segmenter: on the CPU; stays as it is.
+        batch_size: of training; two images stand for more.
+        size: height and width of the images.
+        frozen: whether the encoder's backbone keeps its statistics.
+    """
+    learner = copy.deepcopy(segmenter).train()
+    if frozen:
+        backbone_of(learner.encoder).eval()
+    images = min(batch_size, 2)
+    try:
+        with torch.no_grad():
+            learner.forward_aux(torch.zeros(images, 3, *size))
+    except _REFUSALS as e:
+        few = "; set trainer.batch_size to 2 or more, with as many samples" if images == 1 else ""
+        said = f"the model cannot train on {size[1]}x{size[0]} images, {batch_size} at a time: {_first_line(e)}{few}"
+        raise ConfigError(said) from e
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _part(kind: Kind, raw: dict[str, Any]) -> tuple[Part, Section]:
     values = {k: v for k, v in raw.items() if k != "type"}
     known = registry.catalogue(kind)
-    section = known.plugins[raw["type"]].config.model_validate_json(json.dumps(values))
+    form = known.plugins[raw["type"]].config
+    section = form.model_validate_json(json.dumps(values))
     owner = known.owners[raw["type"]]
-    if "weights" in values:
-        values["weights"] = None  # a path of this machine; the model carries its own weights from here on
+    if "weights" in values and not form.model_fields["weights"].is_required():
+        # A path of this machine, and the model carries its own weights from here on; left out it has its default.
+        del values["weights"]
     return Part(name=raw["type"], config=values, distribution=owner.distribution, version=owner.version), section
 
 
@@ -196,7 +243,8 @@ def build(spec: ModelSpec) -> Segmenter:
     """The model that `spec` describes, with random weights.
 
     Raises:
-        ModelError: an encoder or decoder that is not installed here; the message names its package.
+        ModelError: an encoder or decoder that is not installed here, is another distribution's of that name, or
+            no longer takes its configuration; the message names the package.
         ConfigError: a decoder that cannot work with the encoder's levels.
     """
     try:
@@ -206,11 +254,37 @@ def build(spec: ModelSpec) -> Segmenter:
         raise ModelError(
             f"{e}; the model was made with {_made_with(spec.encoder)} and {_made_with(spec.decoder)}"
         ) from e
-    encoder = encoder_plugin.build(encoder_plugin.config.model_validate_json(json.dumps(spec.encoder.config)))
-    decoder_config = decoder_plugin.config.model_validate_json(json.dumps(spec.decoder.config))
-    decoder = decoder_plugin.build(decoder_config, features_of(encoder))
+    encoder = encoder_plugin.build(_section("encoder", encoder_plugin.config, spec.encoder))
+    decoder = decoder_plugin.build(_section("decoder", decoder_plugin.config, spec.decoder), features_of(encoder))
     return Segmenter(encoder, decoder, len(spec.classes), spec.head)
 
 
 def _made_with(part: Part) -> str:
     return f"{part.name} of {part.distribution} {part.version}"
+
+
+def _section(kind: Kind, form: type[Section], part: Part) -> Section:
+    """The part's configuration, read by the plugin that is installed here."""
+    owner = registry.catalogue(kind).owners[part.name]
+    here = f"{owner.distribution} {owner.version}"
+    if canonical(owner.distribution) != canonical(part.distribution):
+        raise ModelError(
+            f"the model was made with the {kind} {_made_with(part)}, but here {part.name} is of {here}; "
+            f"install {part.distribution}, or leave {owner.distribution} out by SEGDEPLOY_PLUGINS"
+        )
+    if owner.version != part.version:
+        _warn_of_version(kind, _made_with(part), here)
+    try:
+        return form.model_validate_json(json.dumps(part.config))
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ModelError(
+            f"the model was made with the {kind} {_made_with(part)}, whose configuration {here} refuses: "
+            f"{key}: {first['msg']}, found {first['input']!r}"
+        ) from e
+
+
+@cache  # once, not each time that a command builds the model
+def _warn_of_version(kind: Kind, made_with: str, here: str) -> None:
+    log.warning("the model was made with the %s %s, here is %s", kind, made_with, here)

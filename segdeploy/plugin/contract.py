@@ -60,6 +60,7 @@ class EncoderPlugin:
     `load_pretrained(module, config)`, if given, is called once, before training, and loads what the
     configuration asks for in place; it raises `MissingPartError` when that is not to be had. A key
     `trainable` in the configuration, where there is one, is honoured by the trainer: false freezes `backbone`.
+    A key `weights` has its default again when a model is rebuilt: the run carries its own weights from then on.
     """
 
     name: str

@@ -193,7 +193,7 @@ class Training:
         self.model.train()
         if self.frozen:
             backbone_of(self.model.encoder).eval()
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros(2, device=self.device)
         done = 0
         with progress(f"epoch {number}/{self.config.trainer.epochs}") as step:
             for images, masks in self.data.batches(order, self.batch_size):
@@ -203,16 +203,16 @@ class Training:
                 total += self._step(x.contiguous(memory_format=torch.channels_last), y)
                 done += 1
                 step(done, self.steps)
-        mean = (total / self.steps).item()
-        if not math.isfinite(mean):
+        mean, optimised = map(float, (total / self.steps).tolist())
+        if not math.isfinite(optimised):
             raise SegdeployError(
-                f"{self.run}: the training loss of epoch {number} is {mean}; lower trainer.learning_rate, "
+                f"{self.run}: the training loss of epoch {number} is {optimised}; lower trainer.learning_rate, "
                 f"or set trainer.use_mixed_precision: false"
             )
         return mean
 
     def _step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """One update; returns the loss."""
+        """One update; returns the loss, and what was minimised: the loss with those of the auxiliary maps."""
         trainer = self.config.trainer
         rate = learning_rate(
             self.state.step, trainer.epochs * self.steps, trainer.learning_rate, trainer.learning_rate_scheduler
@@ -222,10 +222,11 @@ class Training:
         for label in self.mute:
             y = y.masked_fill(y == label, self.loss.ignore_index)
         if not (y != self.loss.ignore_index).any():
-            return torch.zeros((), device=self.device)  # nothing to learn from
+            return torch.zeros(2, device=self.device)  # nothing to learn from
         with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.mixed):
             logits, auxiliary = self.model.forward_aux(x)
-        loss: torch.Tensor = self.loss(logits.float(), y)
+        main: torch.Tensor = self.loss(logits.float(), y)
+        loss = main
         for weight, more in auxiliary:
             loss = loss + weight * self.loss(more.float(), y)
         self.optimizer.zero_grad(set_to_none=True)
@@ -238,7 +239,7 @@ class Training:
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         self.state.step += 1
-        return loss.detach()
+        return torch.stack([main, loss]).detach()
 
     @property
     def kept(self) -> torch.nn.Module:

@@ -20,7 +20,7 @@ from segdeploy.data.split import configured_tables, describe_split, read_parts, 
 from segdeploy.data.table import fingerprint
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ModelError
-from segdeploy.model.segmenter import Segmenter, build, from_config
+from segdeploy.model.segmenter import Segmenter, build, from_config, try_training
 from segdeploy.progress import progress
 from segdeploy.run_folder import Skip, find_run
 from segdeploy.runtime.torch_runner import pick_device
@@ -82,6 +82,13 @@ def train(
     spec, segmenter = from_config(config, report.classes, pretrained=start is None, head=head)
     if start is not None:
         _load_start(start, segmenter)
+    crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]
+    try_training(
+        segmenter,
+        min(config.trainer.batch_size, len(parts["training"])),
+        crops[0] if crops else (spec.preprocessing.height, spec.preprocessing.width),
+        frozen=not config.image.encoder.get("trainable", True),
+    )
     run = files.next_free(output / name)
     model = model_folder or run / place.MODEL_FOLDER
     files.write_text(model / place.SPEC_FILE, spec.to_json() + "\n")
@@ -98,7 +105,8 @@ def _load_start(opened: Bundle, segmenter: Segmenter) -> None:
     weights = opened.find("weights")
     if weights is None:
         raise ModelError(f"{opened.path}: holds no weights to start from; expected a run folder or a bundle")
-    load_weights(opened.path / weights.file, segmenter)
+    # Other losses may teach it now: their heads come and go.
+    load_weights(opened.path / weights.file, segmenter, optional="aux_heads.")
 
 
 def resume(

@@ -111,9 +111,9 @@ def test_limits_that_are_not_kept_exit_with_three(demo, tmp_path):
     code = (
         "import sys, torch\n"
         "from segdeploy.export import onnx_graph, run\n"
-        "def spoiled(segmenter, spec, path):\n"
+        "def spoiled(segmenter, spec, path, **options):\n"
         "    with torch.no_grad(): segmenter.head.bias[1] += 100\n"
-        "    return onnx_graph.export_onnx(segmenter, spec, path)\n"
+        "    return onnx_graph.export_onnx(segmenter, spec, path, **options)\n"
         "run.export_onnx = spoiled\n"
         "from segdeploy.cli import main\n"
         "main(sys.argv[1:])\n"

@@ -1,18 +1,27 @@
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from PIL import Image
 
 from segdeploy.bundle import open_model
 from segdeploy.config.schema import Export
+from segdeploy.data.table import read_table
 from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
+from segdeploy.evaluate import evaluate
 from segdeploy.export import engine, onnx_graph, run
+from segdeploy.inspection import inspect_model, model_text
 from segdeploy.model.spec import parse_spec
+from segdeploy.predict import predict
+from segdeploy.runtime.runner import RunnerOptions, open_runner
 
 
 def test_bundle_holds_graph_weights_and_verification(tiny_bundle, tiny_run):
@@ -62,10 +71,10 @@ def test_uint8_is_cast_as_tensorrt_needs_it(tiny_bundle):
 
 
 def test_lost_accuracy_fails_with_exit_code_three_and_is_recorded(tiny_run, tiny_table, tmp_path, monkeypatch):
-    def spoiled(segmenter, spec, path):
+    def spoiled(segmenter, spec, path, **options):
         with torch.no_grad():
             segmenter.head.bias[1] += 2.0
-        return onnx_graph.export_onnx(segmenter, spec, path)
+        return onnx_graph.export_onnx(segmenter, spec, path, **options)
 
     monkeypatch.setattr(run, "export_onnx", spoiled)
     with pytest.raises(GateError, match="not as accurate as torch") as caught:
@@ -77,7 +86,7 @@ def test_lost_accuracy_fails_with_exit_code_three_and_is_recorded(tiny_run, tiny
 
 
 def test_export_that_fails_leaves_nothing(tiny_run, tmp_path, monkeypatch):
-    def fails(*_):
+    def fails(*_, **__):
         raise ExportError("no graph")
 
     monkeypatch.setattr(run, "export_onnx", fails)
@@ -190,9 +199,6 @@ def test_without_tensorrt_the_bundle_stays_whole(tiny_run, tmp_path):
 
 
 def test_dynamic_batch_runs_in_bare_onnxruntime(tiny_bundle, tiny_table):
-    import numpy as np
-    from PIL import Image
-
     session = ort.InferenceSession(tiny_bundle / "model.onnx", providers=["CPUExecutionProvider"])
     first = sorted((tiny_table.parent / "images").iterdir())[0]
     picture = np.asarray(Image.open(first).convert("RGB").resize((96, 64), Image.Resampling.BILINEAR))
@@ -200,3 +206,109 @@ def test_dynamic_batch_runs_in_bare_onnxruntime(tiny_bundle, tiny_table):
         mask = session.run(None, {"image": np.repeat(picture[None], batch, 0)})[0]
         assert mask.shape == (batch, 64, 96)
         assert (mask == mask[0]).all()
+
+
+@pytest.fixture(scope="module")
+def free(tiny_run, tiny_table, tmp_path_factory):
+    """A verified bundle whose graph takes any height and width."""
+    folder = tmp_path_factory.mktemp("free") / "bundle"
+    return run.export_run(tiny_run, folder, verify_table=tiny_table, dynamic_size=True)
+
+
+def test_free_height_and_width_are_compared_at_another_size_too(free):
+    about = free.bundle.find("onnx").about
+    assert about["input"]["shape"] == ["batch", "height", "width", 3]
+    assert about["verified_size"] == free.elsewhere.to_dict()
+    assert (free.elsewhere.height, free.elsewhere.width, free.elsewhere.images) == (96, 120, 2)
+    assert free.elsewhere.agreement >= 0.999
+    assert free.elsewhere.passed
+    assert all(p.passed for p in free.parity)
+    session = ort.InferenceSession(free.bundle.path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert session.run(None, {"image": np.zeros((2, 70, 130, 3), np.uint8)})[0].shape == (2, 70, 130)
+
+
+def test_graph_that_is_right_at_the_models_size_alone_fails(free, tiny_run, tiny_table, tmp_path, monkeypatch):
+    """One that adds to each label by how much the picture is larger than the model's size."""
+
+    def spoiled(segmenter, spec, path, **options):
+        model = onnx.load(free.bundle.path / "model.onnx")
+        next(n for n in model.graph.node if "mask" in n.output).output[0] = "before"
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([64, 96]), "my.model"))
+        node = onnx.helper.make_node
+        model.graph.node.extend(
+            [
+                node("Shape", ["before"], ["my.shape"], start=1),
+                node("Sub", ["my.shape", "my.model"], ["my.more"]),
+                node("ReduceMax", ["my.more"], ["my.most"], keepdims=0),
+                node("Cast", ["my.most"], ["my.added"], to=onnx.TensorProto.UINT8),
+                node("Add", ["before", "my.added"], ["mask"]),
+            ]
+        )
+        onnx.save(model, path)
+        return {}
+
+    monkeypatch.setattr(run, "export_onnx", spoiled)
+    with pytest.raises(GateError, match=r"as torch: at 120x96: 0\.00000% of the pixels agree, fewer than 99\.900%"):
+        run.export_run(tiny_run, tmp_path / "bundle", verify_table=tiny_table, dynamic_size=True)
+    opened = open_model(tmp_path / "bundle")
+    assert all(v["passed"] for v in opened.file.verification)
+    assert not opened.find("onnx").about["verified_size"]["passed"]
+
+
+def test_bundle_of_free_size_predicts_evaluates_and_is_described(free, tiny_bundle, tiny_table, tmp_path):
+    """As the bundle of the fixed size does: pictures are resized to the model's size."""
+    samples = read_table(tiny_table)
+    masks, scores = {}, {}
+    for name, path in (("free", free.bundle.path), ("fixed", tiny_bundle)):
+        opened = open_model(path)
+        for backend in ("torch", "onnxruntime"):
+            with open_runner(opened, backend, RunnerOptions(device="cpu", threads=1)) as runner:
+                key = name, backend
+                scores[key] = evaluate(runner, samples, opened.spec, boundary=False).scores.mean_iou
+                written = predict(runner, opened.spec, [samples[0].image], tmp_path / name / backend).written
+                masks[key] = np.asarray(Image.open(written[samples[0].image]))
+    first, *others = masks.values()
+    assert first.shape == (80, 112)
+    assert all((mask == first).mean() > 0.999 for mask in others)
+    assert list(scores.values()) == pytest.approx([scores["fixed", "torch"]] * 4, abs=5e-4)
+    said = model_text(inspect_model(free.bundle))
+    assert re.search(r"^onnx +model\.onnx, fp32, .*, any height and width$", said, re.M)
+    assert re.search(r"^verified +onnx fp32, at 96 x 120: passed, agreement (100|99\.9)", said, re.M)
+    assert "any height" not in model_text(inspect_model(open_model(tiny_bundle)))
+
+
+def test_engine_of_a_graph_of_free_size_has_the_models(free, tmp_path):
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    folder = shutil.copytree(free.bundle.path, tmp_path / "bundle")
+    made = run.add_engine(open_model(folder))
+    lock = json.loads((folder / "engine.lock.json").read_text())
+    assert lock["profiles"][0]["image"] == {"min": [1, 64, 96, 3], "opt": [1, 64, 96, 3], "max": [8, 64, 96, 3]}
+    assert made.find("onnx").about["verified_size"]["passed"]
+
+
+FIXED = """
+from segdeploy.decoders.fpn import FPN
+from segdeploy.plugin import DecoderPlugin, hookimpl, registry
+
+class Fixed(FPN):
+    dynamic_size = False
+
+@hookimpl
+def segdeploy_register_decoders(register):
+    import dataclasses
+    from segdeploy.decoders import fpn
+    found = []
+    fpn.segdeploy_register_decoders(found.append)
+    register(dataclasses.replace(found[0], name="fixed", build=Fixed))
+"""
+
+
+def test_part_without_the_promise_is_named_and_nothing_is_written(tiny_run, install, tmp_path):
+    install("acme", "decoder.fixed", FIXED)
+    copy = shutil.copytree(tiny_run, tmp_path / "run")
+    about = json.loads((copy / "model" / "model.json").read_text())
+    about["decoder"] |= {"name": "fixed", "distribution": "acme", "version": "1.5"}
+    (copy / "model" / "model.json").write_text(json.dumps(about))
+    with pytest.raises(ExportError, match=r"^decoder fixed \(acme 1\.5\): no promise to work with free height"):
+        run.export_run(copy, tmp_path / "bundle", dynamic_size=True)
+    assert not (tmp_path / "bundle").exists()

@@ -8,7 +8,16 @@ from torch import nn
 
 from segdeploy.config import parse_config
 from segdeploy.errors import ConfigError, ModelError
-from segdeploy.model.segmenter import Deployed, Segmenter, aux_of, build, features_of, from_config, out_of
+from segdeploy.model.segmenter import (
+    Deployed,
+    Segmenter,
+    aux_of,
+    build,
+    features_of,
+    from_config,
+    out_of,
+    try_training,
+)
 from segdeploy.model.spec import Head, Preprocessing, parse_spec
 from segdeploy.plugin import Auxiliary, FeatureMap
 
@@ -80,6 +89,109 @@ def test_part_that_is_not_installed_names_its_package():
     )
     with pytest.raises(ModelError, match=r"did you mean 'unet'.*unett of acme"):
         build(lost)
+
+
+ENCODER = """
+from typing import Literal
+from torch import nn
+from segdeploy.plugin import EncoderPlugin, FeatureMap, Section, hookimpl
+
+class Config(Section):
+    weights: WEIGHTS
+    width: int = 4
+
+class Levels(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.first = nn.Conv2d(3, config.width, 3, 2, 1)
+        self.second = nn.Conv2d(config.width, config.width, 3, 2, 1)
+        self.features = tuple(FeatureMap(channels=config.width, stride=s) for s in (2, 4))
+
+    def forward(self, x):
+        x = self.first(x)
+        return x, self.second(x)
+
+@hookimpl
+def segdeploy_register_encoders(register):
+    register(EncoderPlugin(name="levels", summary="", config=Config, build=Levels))
+"""
+
+
+def theirs(install, weights, given="", **about):
+    """A model with an encoder of somebody else's, whose section declares `weights` so."""
+    install("acme", "encoder.levels", ENCODER.replace("WEIGHTS", weights), **about)
+    text = CONFIG.format(decoder="unet", more="").replace("{type: unet, base_channels: 4}", f"{{type: levels{given}}}")
+    config = parse_config(text)
+    return from_config(config, config.mask.preprocessing.class_map())
+
+
+@pytest.mark.parametrize(
+    ("weights", "given"),
+    [
+        ("Literal['none', 'imagenet'] = 'none'", ""),
+        ("Literal['none', 'imagenet'] = 'imagenet'", ", weights: none"),
+        ("str | None = None", ", weights: /home/me/w.pth"),
+        ("Literal['none', 'imagenet']", ", weights: imagenet"),
+    ],
+)
+def test_a_key_weights_may_be_of_any_type_and_no_path_is_kept(weights, given, install):
+    spec, model = theirs(install, weights, given)
+    again = build(parse_spec(spec.to_json(), "spec"))
+    again.load_state_dict(model.state_dict())
+    assert "/home/me" not in spec.to_json()
+
+
+def changed(spec, **encoder):
+    return spec.model_copy(update={"encoder": spec.encoder.model_copy(update=encoder)})
+
+
+def test_another_distributions_part_of_the_same_name_is_refused(install):
+    spec, _ = theirs(install, "str | None = None")
+    with pytest.raises(ModelError, match=r"^the model was made with the encoder levels of other 1\.5, but here levels"):
+        build(changed(spec, distribution="other"))
+    build(changed(spec, distribution="ACME"))  # the same, as package indexes compare names
+
+
+def test_another_version_is_opened_with_one_warning(install, caplog):
+    spec, _ = theirs(install, "str | None = None")
+    with caplog.at_level("WARNING", logger="segdeploy"):
+        build(spec)
+        assert not caplog.messages
+        build(changed(spec, version="0.9"))
+        build(changed(spec, version="0.9"))
+    assert caplog.messages == ["the model was made with the encoder levels of acme 0.9, here is acme 1.5"]
+
+
+def test_configuration_that_the_installed_version_refuses_is_one_line(install):
+    spec, _ = theirs(install, "str | None = None")
+    old = changed(spec, version="0.8", config={"width": "wide"})
+    said = r"encoder levels of acme 0\.8, whose configuration acme 1\.5 refuses: width: .*, found 'wide'$"
+    with pytest.raises(ModelError, match=said):
+        build(old)
+
+
+def test_the_trial_of_training_leaves_the_model_as_it_was():
+    _, model = make()
+    model.eval()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    try_training(model, 2, (64, 96))
+    assert not model.training
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_one_image_that_is_pooled_to_one_cell_cannot_train():
+    pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3))
+    pooling.out = FeatureMap(channels=3, stride=8)
+    model = Segmenter(nn.Identity(), pooling, 5)
+    with pytest.raises(
+        ConfigError, match=r"train on 9x7 images, 1 at a time: Expected more .*; set trainer\.batch_size"
+    ):
+        try_training(model, 1, (7, 9))
+    try_training(model, 2, (7, 9))
+    frozen = Segmenter(pooling, Halves(), 5)
+    with pytest.raises(ConfigError, match="1 at a time"):
+        try_training(frozen, 1, (7, 9))
+    try_training(frozen, 1, (7, 9), frozen=True)  # its statistics stay as they are
 
 
 def test_parts_that_break_the_contract_are_named():

@@ -139,6 +139,9 @@ def test_the_auxiliary_map_teaches_and_is_gone_afterwards():
     assert plain.encoder.aux == ()
     assert not [name for name in plain.state_dict() if "aux" in name]
     assert plain.encoder.eval().forward_aux(image)[1] == ()
+    # A training may start from a network with the second loss and go on without it.
+    plain.encoder.load_state_dict(model.encoder.state_dict())
+    assert all(torch.equal(t, model.encoder.state_dict()[name]) for name, t in plain.encoder.state_dict().items())
 
 
 def test_pooling_counts_its_padding():

@@ -52,6 +52,8 @@ class DDRNet(nn.Module):
         if config.aux_weight > 0:
             self.aux = (Auxiliary(channels=self.variant.head, stride=STRIDES[0], weight=config.aux_weight),)
             self.auxiliary = PreActivationHead(self.backbone.middle_channels, self.variant.head)
+        else:
+            self.register_load_state_dict_pre_hook(_leave_auxiliary)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) float, normalised -> feature maps, finest first."""
@@ -62,6 +64,12 @@ class DDRNet(nn.Module):
         """What `forward` gives, and the auxiliary map (N, C, H / 8, W / 8) where there is one."""
         maps, middle = self.backbone(image)
         return maps, (self.auxiliary(middle),) if self.aux else ()
+
+
+def _leave_auxiliary(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights of a network with the second loss fit one without it."""
+    for name in [name for name in state if name.startswith(f"{prefix}auxiliary.")]:
+        del state[name]
 
 
 def load_pretrained(module: nn.Module, config: DDRNetConfig) -> None:
