@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from segdeploy.errors import ConfigError, ModelError, SegdeployError
@@ -16,7 +17,7 @@ from segdeploy.plugin import Auxiliary, FeatureMap, registry
 if TYPE_CHECKING:
     from segdeploy.classes import ClassMap
     from segdeploy.config.schema import RunConfig
-    from segdeploy.plugin import Section
+    from segdeploy.plugin import DecoderPlugin, EncoderPlugin, Section
     from segdeploy.plugin.manager import Kind
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -196,7 +197,8 @@ def build(spec: ModelSpec) -> Segmenter:
     """The model that `spec` describes, with random weights.
 
     Raises:
-        ModelError: an encoder or decoder that is not installed here; the message names its package.
+        ModelError: an encoder or decoder that is not installed here, or that does not take these keys; the message
+            names its package.
         ConfigError: a decoder that cannot work with the encoder's levels.
     """
     try:
@@ -206,10 +208,18 @@ def build(spec: ModelSpec) -> Segmenter:
         raise ModelError(
             f"{e}; the model was made with {_made_with(spec.encoder)} and {_made_with(spec.decoder)}"
         ) from e
-    encoder = encoder_plugin.build(encoder_plugin.config.model_validate_json(json.dumps(spec.encoder.config)))
-    decoder_config = decoder_plugin.config.model_validate_json(json.dumps(spec.decoder.config))
-    decoder = decoder_plugin.build(decoder_config, features_of(encoder))
+    encoder = encoder_plugin.build(_section(encoder_plugin, spec.encoder))
+    decoder = decoder_plugin.build(_section(decoder_plugin, spec.decoder), features_of(encoder))
     return Segmenter(encoder, decoder, len(spec.classes), spec.head)
+
+
+def _section(plugin: EncoderPlugin | DecoderPlugin, part: Part) -> Section:
+    try:
+        return plugin.config.model_validate_json(json.dumps(part.config))
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        place = ".".join(map(str, (part.name, *first["loc"])))
+        raise ModelError(f"{place}: {first['msg']}; the model was made with {_made_with(part)}") from e
 
 
 def _made_with(part: Part) -> str:

@@ -82,6 +82,15 @@ def test_part_that_is_not_installed_names_its_package():
         build(lost)
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_keys_that_a_plugin_does_not_take_are_one_line(part):
+    """As a run of another version's, or of somebody who means harm, may have them."""
+    spec, _ = make()
+    changed = getattr(spec, part).model_copy(update={"config": {"channels": "many"}})
+    with pytest.raises(ModelError, match=r"^unet\.channels: .*; the model was made with unet of segdeploy \S+$"):
+        build(spec.model_copy(update={part: changed}))
+
+
 def test_parts_that_break_the_contract_are_named():
     with pytest.raises(TypeError, match="features: expected a tuple of FeatureMap"):
         features_of(nn.Identity())
