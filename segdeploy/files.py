@@ -58,9 +58,16 @@ def is_filled(folder: Path) -> bool:
 
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output` that takes its place at the end; on an exception `output` is as it was."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    """A temporary folder beside `output` that takes its place at the end; on an exception `output` is as it was.
+
+    Raises:
+        SegdeployError: the folder cannot be made.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    except OSError as e:
+        raise SegdeployError(f"{output}: cannot be written: {e.strerror or e}") from e
     try:
         yield folder
         folder.chmod(0o755)

@@ -101,6 +101,12 @@ def test_folder_that_is_a_file(path, name):
         files.write_bytes(path.parent / name, b"x")
 
 
+@pytest.mark.parametrize("name", ["model.bin/run", "model.bin/a/b/run"])
+def test_new_folder_in_a_file(path, name):
+    with pytest.raises(SegdeployError, match=rf"{name}: cannot be written: "), files.new_folder(path.parent / name):
+        raise AssertionError("was entered")
+
+
 def test_sha256(path):
     assert files.sha256(path) == hashlib.sha256(OLD).hexdigest()
 

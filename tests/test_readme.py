@@ -47,14 +47,20 @@ def place(tmp_path_factory):
 def save_models(folder):
     """A model of transformers, one of segmentation_models.pytorch, and one that a function makes; random weights."""
     import segmentation_models_pytorch as smp
+    import torch
     from safetensors.torch import save_file
     from torch import nn
     from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
     segformer = SegformerConfig(num_labels=3, hidden_sizes=[16, 32, 40, 48], depths=[1] * 4, decoder_hidden_size=32)
-    SegformerForSemanticSegmentation(segformer).save_pretrained(folder / "segformer-folder")
+    network = SegformerForSemanticSegmentation(segformer)
+    # Logits of order 1, which fresh class layers do not give.
+    torch.nn.init.normal_(network.decode_head.classifier.weight, std=8.0)
+    network.save_pretrained(folder / "segformer-folder")
     SegformerImageProcessor(size={"height": 64, "width": 96}).save_pretrained(folder / "segformer-folder")
-    smp.Unet("tu-mobilenetv3_small_050", encoder_weights=None, classes=3).save_pretrained(folder / "unet-folder")
+    unet = smp.Unet("tu-mobilenetv3_small_050", encoder_weights=None, classes=3)
+    torch.nn.init.normal_(unet.segmentation_head[0].weight, std=0.3)
+    unet.save_pretrained(folder / "unet-folder")
     (folder / "package").mkdir()
     (folder / "package" / "module.py").write_text(
         "from torch import nn\n\n\ndef function():\n    return nn.Conv2d(3, 2, 3, padding=1)\n"
@@ -109,6 +115,8 @@ def test_commands_in_their_order(place, done):
     compared = re.findall(r"the logits differ by (\S+) at most", "".join(p.stdout for _, p in done))
     assert len(compared) == 2
     assert max(map(float, compared)) < 1e-4
+    largest = re.findall(r"\(the largest is (\S+)\)", "".join(p.stdout for _, p in done))
+    assert all(0.3 < float(x) < 30 for x in largest), largest
     assert "nothing looks wrong" in done[1][1].stdout
     assert (place / "masks" / "some.png").read_bytes() == (place / "masks2" / "some.png").read_bytes()
     assert (place / "masks" / "other.overlay.jpg").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SAFETENSORS = "model.safetensors"
 TORCH = "pytorch_model.bin"
+CONFIG_FILE = "config.json"
+_DEEPEST = 32
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -47,16 +49,39 @@ def _files(path: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[str]:
-    try:
-        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise MissingPartError(f"{index}: expected an index of weight files (weight_map), found something else") from e
+    content = read_json(index)
+    named = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
+        raise MissingPartError(f"{index}: expected an index of weight files (weight_map), found something else")
+    shards = sorted(set(named.values()))
     for shard in shards:
         if Path(shard).name != shard:
             raise MissingPartError(f"{index}: expected names of files beside it, found {shard!r}")
         if not (index.parent / shard).is_file():
             raise MissingPartError(f"{index}: names {shard}, which is not there; copy the whole folder")
     return shards
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds, whoever wrote it.
+
+    Raises:
+        MissingPartError: it is no JSON, cannot be read, or is nested deeper than any that a library writes.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, OSError) as e:
+        raise MissingPartError(f"{file}: not a JSON file: {str(e).splitlines()[0]}") from e
+    except RecursionError as e:
+        raise MissingPartError(f"{file}: not a JSON file of a model: nested too deeply") from e
+    if not _is_shallow(content, _DEEPEST):
+        raise MissingPartError(f"{file}: not a JSON file of a model: nested too deeply")
+    return content
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not inner or (levels > 0 and all(_is_shallow(item, levels - 1) for item in inner))
 
 
 def _read(file: Path) -> dict[str, Tensor]:

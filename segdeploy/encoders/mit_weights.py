@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from segdeploy.encoders.hub_files import SAFETENSORS, TORCH, fit, read_weights
+from segdeploy.encoders.hub_files import CONFIG_FILE, SAFETENSORS, TORCH, fit, read_json, read_weights
 from segdeploy.encoders.mit_table import PER_STAGE
 from segdeploy.encoders.pretrained import loading
 from segdeploy.errors import MissingPartError, SegdeployError
@@ -88,7 +87,7 @@ def load_local(encoder: MixTransformer, weights: str) -> None:
     """
     path = Path(weights)
     try:
-        if (config := path / "config.json").is_file():
+        if (config := path / CONFIG_FILE).is_file():
             _check_numbers(config, encoder)
         tensors = read_weights(path)
     except SegdeployError as e:
@@ -97,7 +96,7 @@ def load_local(encoder: MixTransformer, weights: str) -> None:
 
 
 def load_hub(encoder: MixTransformer, repository: str) -> None:
-    """The weights of `repository` from the hub's cache or the hub into `encoder` in place.
+    """NVIDIA's weights of `repository` from the hub's cache or the hub into `encoder` in place, with a warning.
 
     Raises:
         MissingPartError: they are not to be had.
@@ -106,6 +105,9 @@ def load_hub(encoder: MixTransformer, repository: str) -> None:
     with loading(what, "FILE_OR_FOLDER"):
         file = _fetch(repository)
     _load(encoder, read_weights(file), what)
+    log.warning(
+        "%s: these weights are NVIDIA's, for research and evaluation only; use_pretrained: false does without", what
+    )
 
 
 def _fetch(repository: str) -> Path:
@@ -139,10 +141,7 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises:
         MissingPartError: it is no JSON object, or of another kind of model than a SegFormer.
     """
-    try:
-        config = json.loads(file.read_bytes())
-    except (ValueError, OSError) as e:
-        raise MissingPartError(f"{file}: not a JSON file: {str(e).splitlines()[0]}") from e
+    config = read_json(file)
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "segformer":
         raise MissingPartError(f"{file}: model_type: expected segformer, found {kind}")

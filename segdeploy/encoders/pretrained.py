@@ -39,7 +39,13 @@ class TimmModel(nn.Module):
     def __init__(self, model_name: str) -> None:
         super().__init__()
         self.model_name = model_name
-        if not timm.is_model(model_name.split("/")[-1]):
+        if (
+            "/" in model_name or ":" in model_name
+        ):  # timm would read hf-hub:... from the hub, local-dir:... from the disk
+            raise ConfigError(
+                f"encoder.model_name: expected a name of timm's own, without / and :, found {model_name!r}"
+            )
+        if not timm.is_model(model_name):
             near = timm.list_models(f"*{model_name.split('.')[0]}*")[:3]
             hint = f"; timm has {', '.join(near)}" if near else "; see timm.list_models()"
             raise ConfigError(f"encoder.model_name: timm has no model {model_name!r}{hint}")

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from segdeploy.encoders.hub_files import read_weights
 from segdeploy.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from segdeploy.importing.source import Source
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 LIMIT = 1e-3
 """Of the largest difference, as a share of the largest logit; rounding stays far below."""
+ROUNDING = 1e-6
+"""The difference that is always allowed, where all logits are about zero."""
 _PACKAGES = {"segmentation_models_pytorch": "segmentation-models-pytorch", "transformers": "transformers"}
 
 
@@ -65,7 +70,7 @@ def compare(source: Source, segmenter: Segmenter, size: tuple[int, int]) -> Comp
     with torch.inference_mode():
         ours = segmenter(image)[:, -theirs.shape[1] :]  # of two classes for one logit, the second
     found = Comparison(package, version, float((ours - theirs).abs().max()), float(theirs.abs().max()))
-    if not found.difference <= LIMIT * max(found.largest, 1.0):
+    if not found.difference <= LIMIT * found.largest + ROUNDING:
         raise ModelError(
             f"{source.folder}: the logits differ by {found.difference:.2g} from those of {package} {version} "
             f"(the largest is {found.largest:.2g}); bring the network with --factory, and please report this folder"
@@ -88,6 +93,21 @@ def _run_smp(source: Source, image: Tensor) -> Tensor:
 
 def _run_transformers(source: Source, image: Tensor) -> Tensor:
     library: Any = importlib.import_module(source.library)
-    model = library.SegformerForSemanticSegmentation.from_pretrained(source.folder, local_files_only=True)
+    with _quiet(library.utils.logging):
+        model = library.SegformerForSemanticSegmentation.from_pretrained(source.folder, local_files_only=True)
     logits: Tensor = model.eval().float()(image).logits
     return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+@contextmanager
+def _quiet(said: Any) -> Iterator[None]:
+    """No progress bars and no warnings of transformers (`said`: its utils.logging) inside; errors are raised."""
+    bars, verbosity = said.is_progress_bar_enabled(), said.get_verbosity()
+    said.disable_progress_bar()
+    said.set_verbosity_error()
+    try:
+        yield
+    finally:
+        said.set_verbosity(verbosity)
+        if bars:
+            said.enable_progress_bar()

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from segdeploy.classes import ClassMap, default_colors
+from segdeploy.classes import MAX_CLASSES, ClassMap, default_colors
 from segdeploy.encoders.factory import FactoryNetwork, call, trust
 from segdeploy.encoders.hub_files import read_weights
 from segdeploy.errors import ConfigError
 from segdeploy.importing.parts import ONE_LOGIT, fitted, part_of
+from segdeploy.model.segmenter import IMAGENET_MEAN, IMAGENET_STD
 from segdeploy.model.spec import Head, ModelSpec, Preprocessing
 
 if TYPE_CHECKING:
@@ -39,9 +40,16 @@ def read_factory(function: str, weights: Path | None, size: tuple[int, int], *, 
     try:
         with torch.inference_mode():
             (logits,) = FactoryNetwork(network, 1, 1)(torch.zeros(1, 3, *size))
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as e:
+    except ConfigError:
+        raise
+    except Exception as e:  # the user's code may fail in any way
         first = (str(e).splitlines() or [type(e).__name__])[0]
         raise ConfigError(f"--factory {function}: the network cannot take a {size[1]}x{size[0]} image: {first}") from e
+    if not 1 <= logits.shape[1] <= MAX_CLASSES or 0 in logits.shape:
+        raise ConfigError(
+            f"--factory {function}: expected logits (1, C, H, W) of 1 to {MAX_CLASSES} classes, "
+            f"found the shape {tuple(logits.shape)}"
+        )
     channels, stride = logits.shape[1], max(1, round(size[0] / logits.shape[2]))
     kind: Literal["conv", "none"] = "conv" if channels == 1 else "none"
     classes = max(2, channels)
@@ -53,7 +61,7 @@ def read_factory(function: str, weights: Path | None, size: tuple[int, int], *, 
         head=Head(kind=kind, align_corners=align_corners),
         classes=ClassMap(names=tuple(f"class_{i}" for i in range(classes)), colors=default_colors(classes)),
         preprocessing=Preprocessing(
-            height=size[0], width=size[1], resize="stretch", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+            height=size[0], width=size[1], resize="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD
         ),
     )
     given = network.state_dict() if weights is None else read_weights(weights)

@@ -12,26 +12,23 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from segdeploy.classes import ClassMap, default_colors
-from segdeploy.decoders.segformer import SegFormerConfig
-from segdeploy.encoders.hub_files import fit, read_weights
-from segdeploy.encoders.mit_table import PER_STAGE, PRESETS, MitConfig, MitPresetConfig
+from segdeploy.encoders.hub_files import CONFIG_FILE, fit, read_json, read_weights
+from segdeploy.encoders.mit_table import PER_STAGE, PRESETS, MitConfig
 from segdeploy.encoders.mit_weights import name_in_file, read_config, rename
 from segdeploy.errors import MissingPartError, ModelError
 from segdeploy.importing.imported import Imported
-from segdeploy.model.segmenter import build
+from segdeploy.importing.parts import first_of, part_of
+from segdeploy.model.segmenter import IMAGENET_MEAN, IMAGENET_STD, build
 from segdeploy.model.spec import ModelSpec, Part, Preprocessing
-from segdeploy.plugin import Section, registry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from segdeploy.plugin.manager import Kind
-
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
 PROCESSOR_FILE = "preprocessor_config.json"
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_BILINEAR = 2  # Pillow's number
+_LARGEST_SIDE = 16384
 
 _DECODE_HEAD = (
     (r"^decoder\.project\.(\d+)", r"decode_head.linear_c.\1.proj"),
@@ -71,7 +68,18 @@ def read_segformer(folder: Path, size: tuple[int, int] | None = None) -> Importe
     except MissingPartError as e:
         raise ModelError(f"{folder}: {e}; expected a SegformerForSemanticSegmentation") from e
     floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    return Imported(spec, floats)
+    return Imported(spec, floats, _notes(processor))
+
+
+def _notes(processor: dict[str, Any]) -> tuple[str, ...]:
+    found = processor.get("resample")
+    if found in (_BILINEAR, None) or not processor.get("do_resize", True):
+        return ()
+    note = (
+        f"{PROCESSOR_FILE}: resample is {str(found)[:60]!r}, not bilinear ({_BILINEAR}), as which segdeploy resizes "
+        "pictures (with antialiasing): masks may differ a little"
+    )
+    return (note,)
 
 
 def _name_in_file(name: str) -> str:
@@ -87,41 +95,23 @@ def _encoder(config: dict[str, Any], file: Path) -> Part:
             raise ModelError(f"{file}: {key}: segdeploy can rebuild {only!r} alone, found {config[key]!r}")
     # layer_norm_eps is left out: transformers takes 1e-5, whatever stands there.
     values = {key: config[key] for key in (*PER_STAGE, "drop_path_rate") if key in config}
-    numbers = _section(MitConfig, values, file)
-    assert isinstance(numbers, MitConfig)
+    part = part_of("encoder", "mit", values, file)
+    numbers = MitConfig.model_validate_json(json.dumps(part.config))
     if len(numbers.strides) < 2 or numbers.strides[0] < 4:
         raise ModelError(
             f"{file}: strides: segdeploy can rebuild two or more stages from stride 4 on, found {list(numbers.strides)}"
         )
     for name, preset in PRESETS.items():
         if all(getattr(numbers, key) == getattr(preset, key) for key in PER_STAGE):
-            return _part("encoder", name, MitPresetConfig(use_pretrained=False, drop_path_rate=numbers.drop_path_rate))
-    return _part("encoder", "mit", numbers)
+            keys = {"use_pretrained": False, "drop_path_rate": numbers.drop_path_rate}
+            return part_of("encoder", name, keys, file)
+    return part
 
 
 def _decoder(config: dict[str, Any], file: Path) -> Part:
     named = {"hidden_size": "decoder_hidden_size", "dropout": "classifier_dropout_prob"}
     values = {ours: config[theirs] for ours, theirs in named.items() if theirs in config}
-    return _part("decoder", "segformer", _section(SegFormerConfig, values, file))
-
-
-def _section(kind: type[Section], values: dict[str, Any], file: Path) -> Section:
-    try:
-        return kind.model_validate_json(json.dumps(values))
-    except ValidationError as e:
-        raise ModelError(f"{file}: {_first(e)}") from e
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(step) for step in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"]).removeprefix("Value error, ")
-
-
-def _part(kind: Kind, name: str, section: Section) -> Part:
-    owner = registry.catalogue(kind).owners[name]
-    config = section.model_dump(mode="json")
-    return Part(name=name, config=config, distribution=owner.distribution, version=owner.version)
+    return part_of("decoder", "segformer", values, file)
 
 
 def _classes(config: dict[str, Any], processor: dict[str, Any], file: Path) -> ClassMap:
@@ -135,6 +125,7 @@ def _classes(config: dict[str, Any], processor: dict[str, Any], file: Path) -> C
     names = tuple(f"{name} ({i})" if listed.count(name) > 1 else name for i, name in enumerate(listed))
     reduced = processor.get("do_reduce_labels", processor.get("reduce_labels", False))
     ignored = config.get("semantic_loss_ignore_index", 255)
+    ignored = ignored if isinstance(ignored, int) else 255
     if not reduced and ignored in range(len(names)):
         log.warning(
             "%s: training left class %d (%s) out; segdeploy scores it as any other", file, ignored, names[ignored]
@@ -149,16 +140,13 @@ def _classes(config: dict[str, Any], processor: dict[str, Any], file: Path) -> C
             encoding="class_id",
         )
     except ValidationError as e:
-        raise ModelError(f"{file}: id2label: {_first(e)}") from e
+        raise ModelError(f"{file}: id2label: {first_of(e)}") from e
 
 
 def _read_processor(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    try:
-        processor = json.loads(file.read_bytes())
-    except (ValueError, OSError) as e:
-        raise ModelError(f"{file}: not a JSON file: {str(e).splitlines()[0]}") from e
+    processor = read_json(file)
     if not isinstance(processor, dict):
         raise ModelError(f"{file}: expected keys and values, found {type(processor).__name__}")
     return processor
@@ -167,7 +155,9 @@ def _read_processor(file: Path) -> dict[str, Any]:
 def _preprocessing(processor: dict[str, Any], size: tuple[int, int] | None, file: Path) -> Preprocessing:
     height, width = size or _size(processor, file)
     rescale = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
-    mean, std = IMAGENET if processor.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
+    mean, std = (
+        (IMAGENET_MEAN, IMAGENET_STD) if processor.get("do_normalize", True) else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    )
     if processor.get("do_normalize", True):
         mean, std = processor.get("image_mean", mean), processor.get("image_std", std)
     try:
@@ -182,8 +172,8 @@ def _preprocessing(processor: dict[str, Any], size: tuple[int, int] | None, file
             }
         )
     except ValidationError as e:
-        raise ModelError(f"{file}: {_first(e)}") from e
-    except (TypeError, ZeroDivisionError) as e:
+        raise ModelError(f"{file}: {first_of(e)}") from e
+    except (TypeError, ZeroDivisionError, OverflowError) as e:
         raise ModelError(f"{file}: image_mean, image_std or rescale_factor: expected numbers: {e}") from e
 
 
@@ -196,4 +186,9 @@ def _size(processor: dict[str, Any], file: Path) -> tuple[int, int]:
     if not fixed or not processor.get("do_resize", True) or processor.get("do_center_crop"):
         found = {key: processor[key] for key in ("do_resize", "size", "do_center_crop") if key in processor}
         raise ModelError(f"{file}: expected one height and width for all pictures, found {found}; give a size")
+    for side in ("height", "width"):
+        if not isinstance(size[side], int) or not 1 <= size[side] <= _LARGEST_SIDE:
+            raise ModelError(
+                f"{file}: size.{side}: expected 1 to {_LARGEST_SIDE} pixels, found {str(size[side])[:60]!r}"
+            )
     return size["height"], size["width"]

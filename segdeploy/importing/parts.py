@@ -37,13 +37,20 @@ def part_of(kind: Kind, name: str, config: dict[str, Any], source: Path | str) -
     try:
         checked = section.model_validate_json(json.dumps(config))
     except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ModelError(f"{source}: {kind} {name}: {key}: {first['msg']}, found {first['input']!r}") from e
+        raise ModelError(f"{source}: {kind} {name}: {first_of(e)}") from e
     owner = registry.catalogue(kind).owners[name]
     return Part(
         name=name, config=checked.model_dump(mode="json"), distribution=owner.distribution, version=owner.version
     )
+
+
+def first_of(error: ValidationError) -> str:
+    """The first mistake in one line: its key, what was expected, what was found."""
+    first = error.errors(include_url=False)[0]
+    said = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return said
+    return f"{'.'.join(map(str, first['loc']))}: {said}, found {repr(first['input'])[:60]}"
 
 
 def fitted(spec: ModelSpec, state: dict[str, Tensor], notes: tuple[str, ...], source: Path | str) -> Imported:

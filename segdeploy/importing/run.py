@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,10 @@ def import_factory(
 def _check_free(output: Path) -> None:
     if files.is_filled(output):
         raise ModelError(f"{output}: is there already; choose another -o")
+    above = next(place for place in output.absolute().parents if place.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        why = "a folder that cannot be written to" if above.is_dir() else "no folder"
+        raise ModelError(f"{output}: cannot be written: {above} is {why}; choose another -o")
 
 
 def _read(source: Source, size: tuple[int, int] | None) -> Imported:
@@ -172,7 +177,7 @@ def _mask_of(classes: ClassMap) -> MaskPreprocessing:
 
 
 def _config_of(spec: ModelSpec, mask: MaskPreprocessing) -> RunConfig:
-    """A configuration that trains this network further; `segdeploy train --from` takes it where none is given."""
+    """A configuration that trains this network further; `segdeploy train --start-from` takes it where none is given."""
     size = spec.preprocessing.model_dump(include={"height", "width", "resize", "mean", "std"})
     image = {"name": "image", "type": "image", "column": spec.image_column, "preprocessing": size}
     target = {"name": spec.mask_name, "type": "image", "column": spec.mask_column}

@@ -3,6 +3,7 @@ as a model of segdeploy: the same network under our names. The library itself is
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ import torch
 
 from segdeploy.classes import ClassMap, default_colors
 from segdeploy.encoders import mit_table
-from segdeploy.encoders.hub_files import read_weights
+from segdeploy.encoders.hub_files import CONFIG_FILE, read_weights
 from segdeploy.encoders.timm import TimmEncoder
 from segdeploy.errors import ConfigError, MissingPartError, ModelError
 from segdeploy.importing.parts import ONE_LOGIT, fitted, part_of
-from segdeploy.importing.smp_config import OTHERWISE, Names, Refused, SmpModel, Strides, parse
+from segdeploy.importing.smp_config import OTHERWISE, Names, RefusedError, SmpModel, Strides, parse
+from segdeploy.model.segmenter import IMAGENET_MEAN, IMAGENET_STD
 from segdeploy.model.spec import Head, ModelSpec, Preprocessing
 from segdeploy.plugin import registry
 
@@ -72,17 +74,17 @@ def read_smp(folder: Path, content: dict[str, Any], size: tuple[int, int]) -> Im
         MissingPartError: a decoder or weights that are not there.
         ConfigError: a size at which the original does not work.
     """
-    file = folder / "config.json"
+    file = folder / CONFIG_FILE
     config = parse(content, file)
     _check_size(size)
     try:
         encoder = _encoder_of(config)
         decoder, keys = config.decoder(encoder.strides)
-    except Refused as e:
+    except RefusedError as e:
         raise ModelError(f"{file}: {e}; {OTHERWISE}") from e
     if decoder not in registry.catalogue("decoder").plugins and config.distribution:
         raise MissingPartError(
-            f"{file}: {content['_model_class']} needs one more package: pip install {config.distribution}"
+            f"{file}: {content['_model_class']} needs the package {config.distribution}; {_where(config.distribution)}"
         )
     names, notes = _classes_of(config)
     spec = ModelSpec(
@@ -91,7 +93,7 @@ def read_smp(folder: Path, content: dict[str, Any], size: tuple[int, int]) -> Im
         head=Head(kernel_size=config.kernel_size, align_corners=config.align_corners),
         classes=ClassMap(names=names, colors=default_colors(len(names))),
         preprocessing=Preprocessing(
-            height=size[0], width=size[1], resize="stretch", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+            height=size[0], width=size[1], resize="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD
         ),
     )
     tensors = _apart(read_weights(folder))
@@ -105,6 +107,15 @@ def read_smp(folder: Path, content: dict[str, Any], size: tuple[int, int]) -> Im
             if name in state:
                 state[name] = torch.cat([torch.zeros_like(state[name]), state[name]])
     return fitted(spec, state, tuple(notes), folder)
+
+
+def _where(distribution: str) -> str:
+    """What to do for a decoder that is not there: install its package, or let it load."""
+    try:
+        version = importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return f"pip install {distribution}"
+    return f"{version} is installed{registry.may_hold(('decoder',))}"
 
 
 def _check_size(size: tuple[int, int]) -> None:
@@ -143,7 +154,7 @@ def _encoder_of(config: SmpModel) -> _Encoder:
     resnet = _RESNETS.fullmatch(name) is not None and timm.is_model(name)
     mix = name in mit_table.PRESETS and depth == 5
     if (resnet or mix) and 1 << depth > config.output_stride:
-        raise Refused(
+        raise RefusedError(
             f"encoder_name: expected tu-NAME (a model of timm), found {name}, which smp dilates in a way of its own"
         )
     if resnet:
@@ -153,7 +164,7 @@ def _encoder_of(config: SmpModel) -> _Encoder:
         # The authors' code, which smp has, normalises with another epsilon than transformers.
         preset = mit_table.PRESETS[name].model_copy(update={"layer_norm_eps": 1e-6})
         return _Encoder("mit", preset.model_dump(mode="json"), (4, 8, 16, 32), _MIT)
-    raise Refused(
+    raise RefusedError(
         f"encoder_name: expected tu-NAME (a model of timm), resnet, resnext or mit (of depth 5), found {name}"
     )
 
@@ -162,12 +173,12 @@ def _timm(name: str, depth: int, output_stride: int, names: Names, unused: str =
     try:
         probe = TimmEncoder(name)
     except ConfigError as e:
-        raise Refused(f"encoder_name: {str(e).removeprefix('encoder.model_name: ')}") from e
+        raise RefusedError(f"encoder_name: {str(e).removeprefix('encoder.model_name: ')}") from e
     strides = tuple(f.stride for f in probe.features)
     places = tuple(probe.body.feature_info.out_indices)
     first = strides[0]
     if first > 4 or any(s != first << i for i, s in enumerate(strides)):
-        raise Refused(f"encoder_name: expected strides 1, 2, 4, ... or from 2 or 4 on, {name} has {strides}")
+        raise RefusedError(f"encoder_name: expected strides 1, 2, 4, ... or from 2 or 4 on, {name} has {strides}")
     # The depth counts from stride 2 on, whether there is such a level or not; one of stride 1 is never joined.
     used = slice(1, depth + 1) if first == 1 else slice(0, depth if first == 2 else depth - 1)
     keys: dict[str, Any] = {"model_name": name, "use_pretrained": False, "output_stride": output_stride}

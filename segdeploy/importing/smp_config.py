@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from segdeploy.errors import ModelError
 from segdeploy.frozen import Frozen
+from segdeploy.importing.parts import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,8 @@ Names = tuple[tuple[str, str], ...]
 """Patterns of their names and what stands there in ours."""
 
 
-class Refused(ValueError):  # noqa: N818  (no error of the user's until it has the file's name)
-    """What segdeploy cannot rebuild, without the file's name."""
+class RefusedError(ValueError):
+    """What segdeploy cannot rebuild; no error of the user's until it has the file's name."""
 
 
 class SmpModel(Frozen):
@@ -36,7 +37,7 @@ class SmpModel(Frozen):
     distribution: ClassVar[str | None] = None
     """The package that has the decoder, where it is not segdeploy."""
 
-    encoder_name: str = "resnet34"
+    encoder_name: Annotated[str, Field(pattern=r"^[\w./:-]+$", max_length=200)] = "resnet34"
     encoder_depth: Literal[3, 4, 5] = 5
     encoder_weights: Any = None
     in_channels: Literal[3] = 3
@@ -50,7 +51,7 @@ class SmpModel(Frozen):
         return 32
 
     def decoder(self, strides: Strides) -> tuple[str, dict[str, Any]]:
-        """The name and the keys of our decoder for an encoder with these strides; Refused where there is none."""
+        """The name and the keys of our decoder for an encoder with these strides; RefusedError where there is none."""
         raise NotImplementedError
 
     def names(self, strides: Strides) -> Names:
@@ -83,7 +84,9 @@ class Unet(SmpModel):
     def decoder(self, strides: Strides) -> tuple[str, dict[str, Any]]:
         """`unet` with steps down to stride 1."""
         if len(self.decoder_channels) != self.encoder_depth:
-            raise Refused(f"decoder_channels: expected {self.encoder_depth} numbers, found {self.decoder_channels}")
+            raise RefusedError(
+                f"decoder_channels: expected {self.encoder_depth} numbers, found {self.decoder_channels}"
+            )
         norm = self.decoder_use_batchnorm or self.decoder_use_norm
         return "unet", {
             "channels": list(self.decoder_channels),
@@ -102,9 +105,9 @@ class _Upsampled(SmpModel):
     upsampling: int = 4
 
     def restores(self, stride: int) -> None:
-        """Refused where the logits are not brought to the image's size."""
+        """RefusedError where the logits are not brought to the image's size."""
         if self.upsampling != stride:
-            raise Refused(
+            raise RefusedError(
                 f"upsampling: expected {stride}, which brings the logits to the image's size, found {self.upsampling}"
             )
 
@@ -121,7 +124,7 @@ class FPN(_Upsampled):
     def decoder(self, strides: Strides) -> tuple[str, dict[str, Any]]:
         """`panoptic_fpn`."""
         if len(strides) < 4:
-            raise Refused(f"encoder_depth: expected four levels, found strides {_listed(strides)}")
+            raise RefusedError(f"encoder_depth: expected four levels, found strides {_listed(strides)}")
         self.restores(strides[-4])
         return "panoptic_fpn", {
             "num_channels": self.decoder_pyramid_channels,
@@ -207,7 +210,7 @@ def parse(content: dict[str, Any], file: Path) -> SmpModel:
     """The content of config.json; ModelError, one line with the key, for what segdeploy cannot rebuild."""
     kind = content["_model_class"]
     if kind not in ARCHITECTURES:
-        raise ModelError(f"{file}: _model_class: expected {', '.join(ARCHITECTURES)}, found {kind}; {OTHERWISE}")
+        raise ModelError(f"{file}: _model_class: expected {', '.join(ARCHITECTURES)}, found {kind[:60]!r}; {OTHERWISE}")
     architecture = ARCHITECTURES[kind]
     known = architecture.model_fields
     # smp itself drops options of the encoder that are null.
@@ -215,9 +218,7 @@ def parse(content: dict[str, Any], file: Path) -> SmpModel:
     try:
         config = architecture.model_validate_json(json.dumps(given))
     except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        key, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise ModelError(f"{file}: {key}: {said}, found {first['input']!r}; {OTHERWISE}") from e
+        raise ModelError(f"{file}: {first_of(e)}; {OTHERWISE}") from e
     if config.activation == "sigmoid" and config.classes > 1:
         raise ModelError(
             f"{file}: activation: sigmoid with {config.classes} classes gives several labels to a pixel, "

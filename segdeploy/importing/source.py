@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from segdeploy.errors import ModelError
+from segdeploy.encoders.hub_files import CONFIG_FILE, read_json
+from segdeploy.errors import MissingPartError, ModelError
 from segdeploy.files import sha256
 from segdeploy.importing.smp_config import OTHERWISE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONFIG_FILE = "config.json"
 Library = Literal["transformers", "segmentation_models_pytorch"]
 _READ = (".json", ".safetensors", ".bin")
 
@@ -46,9 +45,9 @@ def open_source(folder: Path) -> Source:
             f"found {what}; {OTHERWISE}"
         )
     try:
-        content = json.loads(file.read_bytes())
-    except ValueError as e:
-        raise ModelError(f"{file}: not a JSON file: {str(e).splitlines()[0]}") from e
+        content = read_json(file)
+    except MissingPartError as e:
+        raise ModelError(str(e)) from e
     if not isinstance(content, dict):
         raise ModelError(f"{file}: expected a JSON object, found {type(content).__name__}")
     if isinstance(content.get("_model_class"), str):

@@ -1,6 +1,7 @@
 """Which timm models serve, and that pretrained weights are really loaded: from a file and from the hub's cache."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -131,6 +132,19 @@ def test_model_without_trained_weights():
 )
 def test_models_that_cannot_serve(name, said):
     with pytest.raises(ConfigError, match=said):
+        plugin.TimmEncoder(name)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:evil/resnet18", "hf_hub:resnet18", "evil/resnet18", "local-dir:resnet18"])
+def test_no_name_reaches_beyond_timm(name, monkeypatch):
+    """Also where the end of it is a model's name; a run of a stranger's must open no connection."""
+
+    def connect(*_):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    with pytest.raises(ConfigError, match=f"encoder.model_name: expected a name of timm's own, .* found '{name}'$"):
         plugin.TimmEncoder(name)
 
 

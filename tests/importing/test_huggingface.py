@@ -197,6 +197,10 @@ def test_a_class_that_training_left_out_is_named(saved, tmp_path, caplog):
         ("config.json", {"num_channels": 4}, "num_channels: segdeploy can rebuild 3 alone, found 4"),
         ("config.json", {"depths": [1, 2]}, "depths: expected one number per stage"),
         ("config.json", {"depths": "many"}, "depths: "),
+        ("config.json", {"mlp_ratios": [0.001] * 4}, "mlp_ratios: expected a hidden width of 1 or more"),
+        ("config.json", {"hidden_sizes": [10**9] * 4}, "hidden_sizes.0: Input should be less than or equal to 8192"),
+        ("config.json", {"hidden_sizes": [8190] * 4, "depths": [200] * 4}, "a network of 1e9 weights at most"),
+        ("config.json", {"num_attention_heads": [8, 16, 20, 300]}, "num_attention_heads.3: Input should be less"),
         ("config.json", {"depths": [1, 1, 1, 1]}, "too many, such as segformer.encoder.block.1.1."),
         ("config.json", {"strides": [2, 2, 2, 2]}, "strides: segdeploy can rebuild two or more stages from stride 4"),
         ("config.json", {"decoder_hidden_size": 32}, "of another shape, such as decode_head.linear_c.0.proj.weight"),
@@ -209,6 +213,8 @@ def test_a_class_that_training_left_out_is_named(saved, tmp_path, caplog):
         ("preprocessor_config.json", {"do_resize": False}, "'do_resize': False"),
         ("preprocessor_config.json", {"do_center_crop": True}, "'do_center_crop': True"),
         ("preprocessor_config.json", {"size": {"height": "tall", "width": 3}}, "height: "),
+        ("preprocessor_config.json", {"size": {"height": 10**6, "width": 10**6}}, "size.height: expected 1 to 16384"),
+        ("preprocessor_config.json", {"image_mean": [10**400] * 3}, "image_mean, image_std or rescale_factor: "),
         ("preprocessor_config.json", {"image_std": [0, 1, 1]}, "std.0: "),
         ("preprocessor_config.json", {"image_mean": "grey"}, "image_mean, image_std or rescale_factor: expected num"),
         ("preprocessor_config.json", {"rescale_factor": 0}, "image_mean, image_std or rescale_factor: expected num"),
@@ -221,6 +227,26 @@ def test_what_cannot_be_rebuilt_is_refused(file, changes, said, saved, tmp_path)
     assert said in str(caught.value)
     assert str(folder) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize("depth", [40, 200_000])
+def test_files_that_are_nested_too_deeply(name, depth, saved, tmp_path):
+    folder = copy_of(saved, tmp_path)
+    if "index" in name:
+        (folder / "model.safetensors").unlink()
+    (folder / name).write_text("[" * depth + "]" * depth)
+    with pytest.raises(ModelError, match=rf"{name}: not a JSON file of a model: nested too deeply$"):
+        read_segformer(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "noted"), [({"resample": 3}, "3"), ({"resample": [0]}, "[0]"), ({"resample": 2}, ""), ({}, "")]
+)
+def test_another_resampling_is_noted(changes, noted, saved, tmp_path):
+    notes = read_segformer(copy_of(saved, tmp_path, "preprocessor_config.json", **changes)).notes
+    assert len(notes) == bool(noted)
+    assert not noted or f"preprocessor_config.json: resample is {noted!r}, not bilinear" in notes[0]
 
 
 def test_other_folders_are_refused(saved, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from segdeploy.errors import ConfigError, MissingPartError, ModelError
-from segdeploy.importing.smp import read_smp
+from segdeploy.importing.smp import _where, read_smp
 from segdeploy.plugin import manager, registry
 
 SIZE = (64, 96)
@@ -116,11 +116,13 @@ def test_normalisation_is_that_of_the_weights_in_timm(saved):
 REFUSED = [
     (
         {"_model_class": "UnetPlusPlus"},
-        "_model_class: expected Unet, FPN, Segformer, DeepLabV3Plus, found UnetPlusPlus",
+        "_model_class: expected Unet, FPN, Segformer, DeepLabV3Plus, found 'UnetPlusPlus'",
     ),
     ({"encoder_name": "efficientnet-b0"}, "encoder_name: expected tu-NAME .* found efficientnet-b0"),
     ({"encoder_name": "tu-nosuch"}, "encoder_name: timm has no model 'nosuch'"),
     ({"encoder_name": "tu-hf-hub:timm/resnet18"}, "encoder_name: expected tu-NAME .* found tu-hf-hub"),
+    ({"encoder_name": "tu-evil/resnet18"}, "encoder_name: expected a name of timm's own, .* found 'evil/resnet18'"),
+    ({"encoder_name": "tu-resnet18\nsegdeploy: all is well"}, "encoder_name: String should match pattern"),
     ({"encoder_name": "tu-vit_tiny_patch16_224"}, "encoder_name: "),
     ({"encoder_depth": 2}, "encoder_depth: Input should be 3, 4 or 5, found 2"),
     ({"in_channels": 4}, "in_channels: Input should be 3, found 4"),
@@ -174,15 +176,23 @@ def test_sizes_that_the_original_does_not_take(unet, size):
         read(unet, size)
 
 
-def test_decoder_that_is_not_installed_names_its_package(saved, monkeypatch):
+def test_decoder_that_is_installed_and_left_out_says_so(saved, monkeypatch):
+    pytest.importorskip("segdeploy_deeplabv3plus")
     _, folder = saved("DeepLabV3Plus", "tu-mobilenetv3_small_050", classes=2)
     monkeypatch.setenv("SEGDEPLOY_PLUGINS", "none")
     for cached in (manager.load, registry.catalogue):
         cached.cache_clear()
     try:
-        with pytest.raises(MissingPartError, match=r"DeepLabV3Plus needs .*: pip install segdeploy-deeplabv3plus$"):
+        with pytest.raises(MissingPartError, match="DeepLabV3Plus needs the package") as caught:
             read(folder)
     finally:
         monkeypatch.undo()
         for cached in (manager.load, registry.catalogue):
             cached.cache_clear()
+    said = str(caught.value)
+    assert re.search(r"is installed; .*segdeploy-deeplabv3plus.* did not load: left out by SEGDEPLOY_PLUGINS", said)
+    assert "pip install" not in said
+
+
+def test_decoder_that_is_not_installed_names_its_package():
+    assert _where("segdeploy-nowhere") == "pip install segdeploy-nowhere"
