@@ -37,9 +37,10 @@ def command(
     from segdeploy.plugin.extras import require
 
     require("train")
-    from segdeploy.conformance.check import check_part, judge_of, parse_values
+    from segdeploy.conformance.check import Checked, check_part, judge_of, parse_values, rules_by_part
     from segdeploy.conformance.find import parts
     from segdeploy.conformance.report import rules_text, to_dict, to_text
+    from segdeploy.conformance.section import KeysNeededError
     from segdeploy.conformance.table import RULES
 
     if list_rules:
@@ -49,11 +50,18 @@ def command(
         raise click.UsageError("Missing argument 'NAME'.")
     values: dict[str, Any] = parse_values(words)
     checked = []
-    for part in parts(name, kind):
-        with progress(f"checking {part}") as step:
-            checked.append(check_part(judge_of(part, values, partner), rules, step))
+    for part, its_rules in rules_by_part(parts(name, kind), rules).items():
+        try:
+            with progress(f"checking {part}") as step:
+                checked.append(check_part(judge_of(part, values, partner), its_rules, step))
+        except KeysNeededError as e:
+            if part.name == name:
+                raise
+            checked.append(Checked(part, (), {"config": None, "partner": None}, skipped=str(e)))
         if not as_json:
             say(to_text(checked[-1]))
+    if all(item.skipped for item in checked):
+        raise KeysNeededError(checked[0].skipped)  # that nothing was judged is no pass
     if as_json:
         say(json.dumps(to_dict(checked), indent=2, allow_nan=False))
     return 0 if all(item.passed for item in checked) else 3

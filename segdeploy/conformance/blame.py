@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.conformance.rule import BrokenError, SkippedError
+from segdeploy.plugin.attempt import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Errors = type[Exception] | tuple[type[Exception], ...]
 
-
-def first_line(error: BaseException) -> str:
-    """The kind of an exception and the first line of its message."""
-    said = (str(error).strip().splitlines() or [""])[0][:300]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+_LONGEST = 300  # characters of a message
 
 
 def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,20 +38,23 @@ class Blame:
 
     @contextmanager
     def __call__(self, doing: str, besides: Errors = ()) -> Iterator[None]:
-        """Inside, the part's own code runs; what it raises, but for `besides`, becomes a BrokenError with the place."""
+        """Inside, the part's own code runs; what it raises, but for `besides`, becomes a BrokenError with the place.
+
+        SystemExit and errors of Rust extensions, which are no `Exception`, too; only KeyboardInterrupt is the user's.
+        """
         try:
             yield
-        except (BrokenError, SkippedError):
+        except (BrokenError, SkippedError, KeyboardInterrupt):
             raise
         except besides:
             raise
-        except Exception as e:  # plugins may fail in any way
-            raise BrokenError(f"{doing}: {first_line(e)}{self._where(e)}") from e
+        except BaseException as e:
+            raise BrokenError(f"{doing}: {one_line(e)[:_LONGEST]}{self._where(e)}") from e
 
-    def _where(self, error: Exception) -> str:
+    def _where(self, error: BaseException) -> str:
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
             path = Path(frame.filename)
             if path.is_file() and path.resolve().is_relative_to(self.home):
                 return f" ({path.name}:{frame.lineno})"
         cause = error.__cause__ or error.__context__  # our own errors wrap what the part has raised
-        return self._where(cause) if isinstance(cause, Exception) else ""
+        return self._where(cause) if cause is not None else ""

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A part and what came of its rules; `about` is its configuration and its partner, JSON-ready."""
+    """A part and what came of its rules; `about` is its configuration and its partner, JSON-ready.
+
+    `skipped` says why it was not judged at all.
+    """
 
     part: Part
     outcomes: tuple[Outcome, ...]
     about: dict[str, Any]
+    skipped: str = ""
 
     @property
     def passed(self) -> bool:
@@ -45,17 +49,32 @@ def judge_of(part: Part, values: Mapping[str, Any] | None = None, partner: str |
     return Judge(make(part, values, partner), rules_for(part.kind))
 
 
+def rules_by_part(found: Sequence[Part], rules: Sequence[str] = ()) -> dict[Part, tuple[str, ...]]:
+    """The names of the rules that each part is judged by: all of its kind, or those of `rules` that its kind has.
+
+    A part whose kind has none of them is left out.
+
+    Raises:
+        ConfigError: a rule that no kind among the parts has.
+    """
+    known = {part: [rule.name for rule in rules_for(part.kind)] for part in found}
+    for name in rules:
+        if not any(name in names for names in known.values()):
+            kinds = ", ".join(dict.fromkeys(part.kind for part in found))
+            raise ConfigError(f"no rule of kind {kinds} is named {name!r}; see segdeploy plugins check --rules")
+    chosen = {part: tuple(n for n in rules if n in names) if rules else tuple(names) for part, names in known.items()}
+    return {part: names for part, names in chosen.items() if names}
+
+
 def check_part(
     judge: Judge, rules: Sequence[str] = (), progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Checked:
-    """Judge a part by all its rules, or by those named.
+    """Judge a part by all its rules, or by those named, which are its kind's.
 
     Raises:
-        ConfigError: a rule that its kind does not have, a key or value that it refuses, a partner that does not fit.
+        KeysNeededError: it can only be made from keys that were not given.
+        ConfigError: a key or value that it refuses, a partner that does not fit.
     """
-    unknown = [name for name in rules if name not in judge.rules]
-    if unknown:
-        raise ConfigError(f"no rule of a {judge.subject.part.kind} is named {unknown[0]!r}; see plugins check --rules")
     chosen = rules or tuple(judge.rules)
     outcomes = []
     for done, name in enumerate(chosen):

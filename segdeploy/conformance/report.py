@@ -34,6 +34,7 @@ def to_dict(checked: Sequence[Checked]) -> dict[str, Any]:
                 "distribution": item.part.owner.distribution,
                 "version": item.part.owner.version,
                 "passed": item.passed,
+                "skipped": item.skipped,
                 **item.about,
                 "outcomes": [outcome.to_dict() for outcome in item.outcomes],
             }
@@ -45,6 +46,8 @@ def to_dict(checked: Sequence[Checked]) -> dict[str, Any]:
 def to_text(checked: Checked) -> str:
     """A table, and under it sentence and fix of each rule that failed."""
     lines = [f"{checked.part}, {checked.part.owner}"]
+    if checked.skipped:
+        return f"{lines[0]}\n  not judged: {checked.skipped}"
     width = max(len(outcome.rule.name) for outcome in checked.outcomes)
     for outcome in checked.outcomes:
         lines.append(f"  {outcome.rule.name:{width}}  {outcome.state:7}  {outcome.detail}".rstrip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ State = Literal["passed", "failed", "skipped", "blocked"]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a rule that is kept has measured: a short text, and the numbers in it (JSON-ready)."""
+    """What a rule that is kept has measured: a short text, and the numbers in it (JSON's types, or NaN or infinite)."""
 
     text: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
@@ -61,9 +62,18 @@ class Outcome:
     cause: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON-ready; a number that is not finite is null."""
         found: dict[str, Any] = {"rule": self.rule.name, "state": self.state, "detail": self.detail}
-        found |= {"numbers": self.numbers, "seconds": round(self.seconds, 3)}
+        found |= {"numbers": finite(self.numbers), "seconds": round(self.seconds, 3)}
         if self.state == "failed":
             found |= {"sentence": self.rule.sentence, "fix": self.rule.fix}
         return found
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for each NaN and infinity in it: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from segdeploy.conformance.rule import BrokenError, Found, Rule
 from segdeploy.model.segmenter import aux_of, features_of, out_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from segdeploy.conformance.subject import Subject
     from segdeploy.plugin import FeatureMap
@@ -96,22 +97,27 @@ def check_random_start(subject: Subject) -> Found:
 
 @contextmanager
 def _no_network() -> Iterator[list[str]]:
-    """Inside, connections to other machines are refused; yields where they wanted to go."""
-    tried: list[str] = []
-    before = socket.socket.connect
+    """Inside, connections to other machines are refused; yields where they wanted to go.
 
-    def refuse(self: socket.socket, address: Any) -> None:
-        if self.family == getattr(socket, "AF_UNIX", None):
-            return before(self, address)
-        tried.append(str(address[0]))
+    Looking a name up is one too: where there is no DNS, nothing comes after it.
+    """
+    tried: list[str] = []
+
+    def refuse(host: Any) -> NoReturn:
+        tried.append(str(host))
         raise OSError("segdeploy's conformance kit: build opens no connection")
 
-    socket.socket.connect = refuse  # type: ignore[assignment, method-assign]
-    try:
-        with torch.no_grad():
-            yield tried
-    finally:
-        socket.socket.connect = before  # type: ignore[method-assign]
+    def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(self: socket.socket, address: Any) -> Any:
+            return connect(self, address) if self.family == getattr(socket, "AF_UNIX", None) else refuse(address[0])
+
+        return instead
+
+    with ExitStack() as stack, torch.no_grad():
+        for name in ("connect", "connect_ex"):
+            stack.enter_context(patch.object(socket.socket, name, guarded(getattr(socket.socket, name))))
+        stack.enter_context(patch.object(socket, "getaddrinfo", lambda host, *more, **options: refuse(host)))
+        yield tried
 
 
 RULES = (

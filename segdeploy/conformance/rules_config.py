@@ -10,9 +10,11 @@ import torch
 
 from segdeploy.conformance.blame import unwrapped
 from segdeploy.conformance.rule import BrokenError, Found, Rule
+from segdeploy.conformance.section import require_keys
 from segdeploy.plugin import Section
 
 if TYPE_CHECKING:
+    from _collections_abc import dict_items, dict_values
     from collections.abc import Callable, Iterator
 
     from segdeploy.conformance.subject import Subject
@@ -28,10 +30,7 @@ def check_defaults(subject: Subject) -> Found:
         raise BrokenError(f"{config.__name__}.model_config: a Section is frozen, strict and forbids unknown keys")
     with subject.blame("the configuration's schema"):
         config.model_json_schema()
-    required = [key for key, field in config.model_fields.items() if field.is_required()]
-    missing = [key for key in required if key not in subject.values]
-    if missing:
-        raise BrokenError(f"no default: {', '.join(missing)}")
+    required = require_keys(subject.part, subject.values)
     with subject.blame("the configuration's defaults"):
         defaults = config(**{key: subject.values[key] for key in required})
         back = config.model_validate_json(defaults.model_dump_json())
@@ -51,6 +50,7 @@ def check_keys_used(subject: Subject) -> Found:
     read: set[str] = set()
     recording = _recording(type(section), read)
     noting = recording.model_validate_json(section.model_dump_json())
+    object.__setattr__(noting, "__dict__", _Recording(vars(noting), read))  # for vars(config)
     read.clear()  # what reading the JSON has touched
     model = subject.assemble(section=noting)
     with subject.blame("forward"), torch.no_grad():
@@ -70,8 +70,10 @@ def check_keys_used(subject: Subject) -> Found:
     return Found(f"{len(keys)} keys read")
 
 
-class _Dumped(dict[str, Any]):
-    """What `model_dump` gives: a key counts as read when it is asked for by name, or handed on as a keyword."""
+class _Recording(dict[str, Any]):
+    """What `model_dump` and `vars` give: a key is read when it is asked for by name, iterated with its value, or
+    handed on as a keyword.
+    """
 
     def __init__(self, values: dict[str, Any], read: set[str]) -> None:
         super().__init__(values)
@@ -89,8 +91,20 @@ class _Dumped(dict[str, Any]):
         self.read.add(key)
         return super().pop(key, *default)
 
+    def items(self) -> dict_items[str, Any]:
+        self.read.update(self)
+        return super().items()
+
+    def values(self) -> dict_values[str, Any]:
+        self.read.update(self)
+        return super().values()
+
     def __iter__(self) -> Iterator[str]:  # overridden, so that f(**dumped) asks for each key
         return super().__iter__()
+
+
+# They look at every key, and use none by it.
+_LOOK_ON = ("__copy__", "__deepcopy__", "__eq__", "__hash__", "__repr_args__", "model_dump", "model_dump_json")
 
 
 def _recording(section: type[Section], read: set[str]) -> type[Section]:
@@ -102,13 +116,19 @@ def _recording(section: type[Section], read: set[str]) -> type[Section]:
             read.add(name)
         return section.__getattribute__(self, name)
 
-    def dump(self: Any, **options: Any) -> dict[str, Any]:
-        before = set(read)
-        values = section.model_dump(self, **options)
-        read.intersection_update(before)
-        return _Dumped(values, read)
+    def quiet(name: str) -> Callable[..., Any]:
+        def call(self: Any, *args: Any, **options: Any) -> Any:
+            before = set(read)
+            given: Any = getattr(section, name)(self, *args, **options)
+            if name == "__repr_args__":  # a generator
+                given = list(given)
+            read.intersection_update(before)
+            return _Recording(given, read) if name == "model_dump" else given
 
-    namespace = {"__getattribute__": getattribute, "model_dump": dump, "__module__": section.__module__}
+        return call
+
+    namespace: dict[str, Any] = {name: quiet(name) for name in _LOOK_ON}
+    namespace |= {"__getattribute__": getattribute, "__module__": section.__module__}
     metaclass: Any = type(section)
     made: type[Section] = metaclass(section.__name__, (section,), namespace)
     return made

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from segdeploy.classes import ClassMap, default_colors
 from segdeploy.conformance.blame import Blame
 from segdeploy.conformance.find import Part, all_parts, parts
-from segdeploy.conformance.rule import BrokenError
+from segdeploy.conformance.rule import BrokenError, finite
+from segdeploy.conformance.section import KeysNeededError, required_keys, section_of
 from segdeploy.errors import ConfigError
 from segdeploy.export.onnx_graph import export_onnx
 from segdeploy.model import spec as description
@@ -50,28 +50,6 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def section_of(part: Part, values: Mapping[str, Any]) -> Section:
-    """The part's configuration, defaults but for `values`, without trained weights.
-
-    Raises:
-        ConfigError: a key or value of `values` that the part refuses.
-        pydantic.ValidationError: the part's defaults are not valid on their own.
-    """
-    config: type[Section] = part.plugin.config
-    chosen = dict(values)
-    if "use_pretrained" in config.model_fields:
-        chosen["use_pretrained"] = False
-    try:
-        return config.model_validate_json(json.dumps(chosen))
-    except ValidationError as e:
-        for error in e.errors(include_url=False):
-            key = str(error["loc"][0]) if error["loc"] else ""
-            if key in values:
-                known = ", ".join(config.model_fields)
-                raise ConfigError(f"{part}: {key}={values[key]!r}: {error['msg']}; its keys: {known}") from e
-        raise
-
-
 class Subject:
     """`values` are keys of the part's own; `partner` names the other half, by default one of ours that fits."""
 
@@ -98,12 +76,15 @@ class Subject:
         """The other half, the first that this one can work with.
 
         Raises:
+            KeysNeededError: it can only be made from keys of its own.
             ConfigError: the partner that was asked for does not fit.
         """
         other: Kind = "decoder" if self.part.kind == "encoder" else "encoder"
         own = self.section  # a key that it refuses is no reason to look for another partner
         if self.asked_partner is not None:
             chosen = parts(self.asked_partner, other)[0]
+            if required_keys(chosen):
+                raise self._judged_beside(chosen)
             section = section_of(chosen, _PARTNERS[other].get(chosen.name, {}))
             self._join(chosen, section, own)
             return chosen, section
@@ -123,6 +104,8 @@ class Subject:
                 return candidate, section
         if fitting:
             return fitting[0]
+        if needy := [part for part in self._kin(other) if required_keys(part)]:
+            raise self._judged_beside(needy[0])
         raise BrokenError(f"no {other} here fits; {'; '.join(reasons)}; name one that does with --with")
 
     def _candidates(self, kind: Kind) -> Iterator[tuple[Part, dict[str, Any]]]:
@@ -130,12 +113,19 @@ class Subject:
         for name, values in _PARTNERS[kind].items():
             if name in known:
                 yield known[name], values
-        for part in known.values():
-            if (
-                part.name not in _PARTNERS[kind]
-                and part.owner.distribution == self.part.owner.distribution != "segdeploy"
-            ):
+        for part in self._kin(kind):
+            if part.owner.distribution != "segdeploy" and not required_keys(part):
                 yield part, {}
+
+    def _kin(self, kind: Kind) -> list[Part]:
+        """The parts of a kind that come with this one."""
+        return [part for part in all_parts((kind,)) if part.owner.distribution == self.part.owner.distribution]
+
+    def _judged_beside(self, other: Part) -> KeysNeededError:
+        return KeysNeededError(
+            f"{self.part}: its {other} has keys without a default; judge both: segdeploy plugins check {other.name} "
+            f"--kind {other.kind} --set KEY=VALUE --with {self.part.name}"
+        )
 
     def _join(self, partner: Part, section: Section, own: Section) -> tuple[nn.Module, nn.Module]:
         """(encoder, decoder); ConfigError where the decoder refuses the levels."""
@@ -263,4 +253,4 @@ class Subject:
                 "partner": {"name": partner.name, "config": json.loads(its.model_dump_json())},
             }
         except BrokenError:
-            return {"config": self.values, "partner": None}
+            return {"config": finite(self.values), "partner": None}

@@ -30,7 +30,7 @@ MaxUnpool MelWeightMatrix Multinomial NegativeLogLikelihoodLoss NonZero Optional
 OptionalHasElement QLinearConv QLinearMatMul RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty
 SequenceErase SequenceInsert SequenceLength SequenceMap SoftmaxCrossEntropyLoss SplitToSequence StringConcat
 StringNormalizer StringSplit SwiGLU TfIdfVectorizer Unique
-""".split()  # noqa: SIM905
+"""
 
 
 class Graph:
@@ -161,7 +161,7 @@ TABLE = (
         name="operator",
         reason="an operator that TensorRT has not, or whose output's size depends on the data",
         source="RTX: supports_operator is false; NonZero: refused",
-        find=lambda g: (n for n, _ in g.of(*_NO_SUCH_OPERATOR)),
+        find=lambda g: (n for n, _ in g.of(*_NO_SUCH_OPERATOR.split())),
     ),
     Refused(
         name="rank",

@@ -111,6 +111,14 @@ def _check(kind: Kind, plugin: Any) -> None:
             raise TypeError(f"{kind} {name}: expected a function as {part}, got {getattr(plugin, part)!r}")
     if kind != "backend":
         _check_config(f"{kind} {name}", plugin.config)
+    if kind == "encoder" and plugin.load_pretrained is not None and not callable(plugin.load_pretrained):
+        raise TypeError(
+            f"{kind} {name}: expected a function or None as load_pretrained, got {plugin.load_pretrained!r}"
+        )
+    if kind == "decoder":
+        patterns = plugin.keep_fp32
+        if not isinstance(patterns, tuple) or not all(isinstance(pattern, str) for pattern in patterns):
+            raise TypeError(f"{kind} {name}: expected a tuple of strings as keep_fp32, got {patterns!r}")
 
 
 def _check_config(head: str, config: Any) -> None:

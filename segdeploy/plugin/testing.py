@@ -83,9 +83,16 @@ class RuleItem(pytest.Item):
 
     def runtest(self) -> None:
         """Fail, skip or pass as the outcome says."""
+        from segdeploy.conformance.section import KeysNeededError
+
         node = self.parent
         assert isinstance(node, PartNode)
-        outcome = node.judge.outcome(self.rule.name)
+        try:
+            outcome = node.judge.outcome(self.rule.name)
+        except KeysNeededError as e:
+            if node.part.name in self.config.getoption("segdeploy_plugin"):
+                raise
+            pytest.skip(str(e))  # one of a distribution's
         self.user_properties.append(("segdeploy", outcome.to_dict()))
         if outcome.state == "skipped":
             pytest.skip(outcome.detail)

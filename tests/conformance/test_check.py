@@ -8,10 +8,11 @@ import twins
 
 from segdeploy.cli.main import cli
 from segdeploy.conformance.blame import Blame
-from segdeploy.conformance.check import check_part, judge_of, parse_values
+from segdeploy.conformance.check import check_part, judge_of, parse_values, rules_by_part
 from segdeploy.conformance.find import parts
 from segdeploy.conformance.report import to_dict, to_text
 from segdeploy.conformance.rule import BrokenError
+from segdeploy.conformance.section import KeysNeededError
 from segdeploy.conformance.table import RULES
 from segdeploy.errors import ConfigError, MissingPartError
 
@@ -55,6 +56,18 @@ def test_error_of_a_library_is_placed_where_the_part_called_it():
         raise KeyError
 
 
+class PanicError(BaseException):
+    """As Rust extensions raise it."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), PanicError("of Rust")])
+def test_what_is_no_exception_is_the_parts_failure_too(error):
+    with pytest.raises(BrokenError, match=rf"run: {type(error).__name__}: "), Blame(twins.Encoder)("run"):
+        raise error
+    with pytest.raises(KeyboardInterrupt), Blame(twins.Encoder)("run"):
+        raise KeyboardInterrupt
+
+
 def test_bug_of_the_kit_keeps_its_traceback(monkeypatch):
     judge = judge_of(twins.part("encoder", twins.encoder()))
     monkeypatch.setattr("segdeploy.conformance.rules_maps._text", lambda size: math.sqrt("x"))
@@ -72,8 +85,6 @@ def test_keys_and_partner_are_the_users_to_choose():
         check_part(judge_of(part, {"width": 3}), QUICK)
     with pytest.raises(ConfigError, match=r"encoder twin: widht=3: .*its keys: width"):
         check_part(judge_of(part, {"widht": 3}), QUICK)
-    with pytest.raises(ConfigError, match="no rule of a encoder is named 'output'"):
-        check_part(judge_of(part), ["output"])
     with pytest.raises(ConfigError, match="a backend has no keys"):
         judge_of(parts("torch")[0], {"a": 1})
     assert parse_values(["width=64", "mode=nearest", "sizes=[1, 2]"]) == {
@@ -111,6 +122,42 @@ def test_report_says_what_to_do():
     assert entry["outcomes"][2]["fix"]
 
 
+def test_numbers_that_are_not_finite_are_null():
+    judge = judge_of(twins.part("encoder", twins.encoder(twins.NotANumberAlone)))
+    found = json.loads(json.dumps(to_dict([check_part(judge, ["batch-independence"])]), allow_nan=False))
+    (outcome,) = found["parts"][0]["outcomes"]
+    assert (outcome["state"], outcome["numbers"]) == ("failed", {"difference": None})
+    assert "differs by nan" in outcome["detail"]
+
+
+def test_rules_go_to_the_parts_whose_kind_has_them():
+    found = parts("unet")
+    assert {str(part): names for part, names in rules_by_part(found, ["levels"]).items()} == {
+        "encoder unet": ("levels",)
+    }
+    chosen = rules_by_part(found, ["output", "build"])
+    assert list(chosen.values()) == [("build",), ("output", "build")]
+    assert "output" in rules_by_part(found)[found[1]]
+    with pytest.raises(ConfigError, match="no rule of kind encoder, decoder is named 'reopen'"):
+        rules_by_part(found, ["build", "reopen"])
+
+
+def test_part_with_required_keys_is_judged_when_they_are_given(monkeypatch):
+    required = twins.part("decoder", twins.decoder(config=twins.Required))
+    with pytest.raises(KeysNeededError, match=r"^decoder twin: give its keys width with --set$"):
+        check_part(judge_of(required), QUICK[:2])
+    assert check_part(judge_of(required, {"width": 8}), QUICK[:2]).passed
+    for decoder, partner in (("logits", None), ("unet", "factory")):
+        with pytest.raises(
+            KeysNeededError, match=rf"^decoder {decoder}: its encoder factory has keys without a default"
+        ):
+            check_part(judge_of(parts(decoder, "decoder")[0], partner=partner), ["build"])
+    monkeypatch.setenv("SEGDEPLOY_FACTORIES", "twins:make_network")
+    (factory,) = parts("factory")
+    values = {"function": "twins:make_network", "channels": 6, "stride": 2}
+    assert check_part(judge_of(factory, values, "logits"), QUICK).passed
+
+
 def test_every_rule_has_a_sentence_and_a_fix():
     assert all(rule.sentence.endswith(".") and rule.fix.endswith(".") for rule in RULES)
     names = [(kind, rule.name) for rule in RULES for kind in rule.kinds]
@@ -138,6 +185,26 @@ def test_command_exits_with_3_when_a_rule_fails(install, capsys):
     assert "17 channels are declared" in capsys.readouterr().out
     assert run("mine", "--rule", "export") == 3  # not judged is not kept
     assert "not judged: output failed" in capsys.readouterr().out
+
+
+def test_command_skips_a_distributions_part_that_needs_keys(install, capsys):
+    needs = MADE_UP.format(mode="").replace("config=Section", "config=Needs")
+    needs += "class Needs(Section):\n    width: int\n"
+    install("needy", "decoder.x", needs)
+    again = '    register(DecoderPlugin(name="other", summary="other", config=Section, build=Mine))\n'
+    install("mixed", "decoder.y", needs.replace('"mine"', '"needs"').replace("class Needs", again + "class Needs"))
+    for name in ("mine", "needy"):  # that nothing was judged is no pass
+        with pytest.raises(KeysNeededError, match="decoder mine: give its keys width with --set"):
+            run(name, "--rule", "build")
+    capsys.readouterr()
+    assert run("mixed", "--rule", "build") in (0, None)
+    said = capsys.readouterr().out
+    assert "decoder needs, mixed 1.5 (decoder.y)\n  not judged: decoder needs: give its keys width with --set" in said
+    assert "build  passed" in said
+    assert run("mixed", "--rule", "build", "--json") in (0, None)
+    needs, other = json.loads(capsys.readouterr().out)["parts"]
+    assert (needs["skipped"], needs["outcomes"]) == ("decoder needs: give its keys width with --set", [])
+    assert (other["skipped"], len(other["outcomes"])) == ("", 1)
 
 
 def test_command_lists_the_rules(capsys):

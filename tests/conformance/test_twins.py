@@ -2,9 +2,14 @@
 
 import pytest
 import twins
+import twins_backend
+import twins_deploy
 
 from segdeploy.conformance.check import check_part, judge_of
 from segdeploy.conformance.table import RULES
+
+GOOD = twins.GOOD | twins_deploy.GOOD | twins_backend.GOOD
+TWINS = twins.TWINS + twins_deploy.TWINS + twins_backend.TWINS
 
 
 def checked(kind, plugin):
@@ -18,13 +23,13 @@ def name_of(value):
     return f"{getattr(changed, '__name__', 'x')}-{getattr(value, 'config', type(value)).__name__}"
 
 
-@pytest.mark.parametrize("name", twins.GOOD)
+@pytest.mark.parametrize("name", GOOD)
 def test_good_ones_keep_every_rule(name):
-    outcomes = checked(name.split()[0], twins.GOOD[name]).outcomes
+    outcomes = checked(name.split()[0], GOOD[name]).outcomes
     assert [(o.rule.name, o.detail) for o in outcomes if o.state not in ("passed", "skipped")] == []
 
 
-@pytest.mark.parametrize(("kind", "rule", "twin"), twins.TWINS, ids=name_of)
+@pytest.mark.parametrize(("kind", "rule", "twin"), TWINS, ids=name_of)
 def test_twin_breaks_its_rule_and_no_other(kind, rule, twin):
     result = checked(kind, twin)
     assert [(o.rule.name, o.detail) for o in result.outcomes if o.state == "failed"] == [
@@ -35,5 +40,5 @@ def test_twin_breaks_its_rule_and_no_other(kind, rule, twin):
 
 
 def test_every_rule_has_a_twin():
-    shown = {(kind, rule) for kind, rule, _ in twins.TWINS}
+    shown = {(kind, rule) for kind, rule, _ in TWINS}
     assert [rule.name for rule in RULES if not {(kind, rule.name) for kind in rule.kinds} & shown] == []

@@ -72,8 +72,7 @@ def test_guides_keys_are_described_and_bounded(install):
     ]
 
 
-def test_hooks_are_named_in_guide_or_contract():
-    hooks = [name for name in vars(hookspecs) if name.startswith("segdeploy_")]
+def test_hooks_are_named_in_the_guide():
+    hooks = {name for name in vars(hookspecs) if name.startswith("segdeploy_")}
     assert len(hooks) == 4
-    assert all(getattr(hookspecs, name).__doc__ for name in hooks)
-    assert set(re.findall(r"segdeploy_register_\w+", GUIDE)) <= set(hooks)
+    assert set(re.findall(r"segdeploy_register_\w+", GUIDE)) == hooks

@@ -18,10 +18,10 @@ def segdeploy_register_decoders(register):
 
 
 def added():
-    """The names that are not segdeploy's own, which are all there."""
+    """The names that `install` has added; segdeploy's own are all there, and others may be installed."""
     owners = registry.catalogue("decoder").owners
     assert {"fpn", "segformer", "unet"} <= {n for n, o in owners.items() if o.distribution == "segdeploy"}
-    return {n for n, o in owners.items() if o.distribution != "segdeploy"}
+    return {n for n, o in owners.items() if registry.decoder(n).build.__module__.startswith("made_up_")}
 
 
 def failures():
@@ -127,6 +127,13 @@ def test_names_that_are_taken(install, name):
             "summary='', config=NoSchema, build=print",
             "TypeError: decoder x: no JSON schema can be made of its config: PydanticInvalidForJsonSchema: ",
         ),
+        *(
+            (
+                f"summary='', config=Section, build=print, keep_fp32={value}",
+                f"TypeError: decoder x: expected a tuple of strings as keep_fp32, got {value}",
+            )
+            for value in ("None", "'*'", "['*']", "(1,)")
+        ),
     ],
 )
 def test_contract_is_checked_when_a_plugin_is_registered(install, fields, reason):
@@ -135,6 +142,20 @@ def test_contract_is_checked_when_a_plugin_is_registered(install, fields, reason
     install("odd", "decoder.odd", section + REGISTER + f"register(DecoderPlugin(name='x', {fields}))")
     assert added() == set()
     assert failures()["odd"].startswith(reason)
+
+
+def test_load_pretrained_is_a_function_or_none(install):
+    code = REGISTER.replace("decoder", "encoder") + "for value in (None, print, 7):\n        register(EncoderPlugin("
+    code += "name='x' + type(value).__name__, summary='', config=Section, build=print, load_pretrained=value))"
+    install("odd", "encoder.odd", code)
+    known = registry.catalogue("encoder")
+    assert {n for n, o in known.owners.items() if o.distribution == "odd"} == {
+        "xNoneType",
+        "xbuiltin_function_or_method",
+    }
+    assert [f.reason for f in known.failures] == [
+        "TypeError: encoder xint: expected a function or None as load_pretrained, got 7"
+    ]
 
 
 @pytest.mark.parametrize("code", ["x = 1", REGISTER + "pass", REGISTER.replace("decoder", "encoder") + "pass"])

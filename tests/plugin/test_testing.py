@@ -68,6 +68,15 @@ def test_bad_input_is_one_line(run):
     assert "Traceback" not in done.stdout
 
 
+def test_distributions_part_that_needs_keys_is_skipped_and_named_it_fails(run, install):
+    needs = CODE.replace('"mine"', '"needs"').replace("config=Section", "config=Needs")
+    install("needy", "decoder.needs", needs + "class Needs(Section):\n    width: int\n")
+    for name, code, said in (("needy", 0, "1 skipped"), ("needs", 1, "1 failed")):
+        done = run("-q", "-rs", "--segdeploy-plugin", name, "-k", "config-defaults")
+        assert (done.returncode, said in done.stdout) == (code, True), done.stdout
+        assert "decoder needs: give its keys width with --set" in done.stdout
+
+
 def test_costs_nothing_where_it_is_not_asked_for(run, tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "test_mine.py").write_text(
