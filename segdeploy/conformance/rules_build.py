@@ -27,18 +27,21 @@ def check_build(subject: Subject) -> Found:
         _check_module(module)
         with subject.blame("build"):
             _check_encoder(module)
-    partner, _ = subject.partner
-    module = subject.half(subject.assemble())
+    partner, its = subject.partner
+    encoder, decoder = subject.join(partner, its, subject.section)
+    module = encoder if subject.part.kind == "encoder" else decoder
     _check_module(module)
     with subject.blame("build"):
         auxiliary = aux_of(module)
         if subject.part.kind == "decoder":
             _check_level(out_of(module))
-    if auxiliary and not callable(getattr(module, "forward_aux", None)):
-        raise BrokenError(f"{type(module).__name__} declares {len(auxiliary)} auxiliary maps and has no forward_aux")
-    if not isinstance(getattr(module, "dynamic_size", False), bool):
-        raise BrokenError(f"dynamic_size: expected True or False, found {module.dynamic_size!r}")
-    count = sum(p.numel() for p in module.parameters())
+        if auxiliary and not callable(getattr(module, "forward_aux", None)):
+            raise BrokenError(
+                f"{type(module).__name__} declares {len(auxiliary)} auxiliary maps and has no forward_aux"
+            )
+        if not isinstance(getattr(module, "dynamic_size", False), bool):
+            raise BrokenError(f"dynamic_size: expected True or False, found {module.dynamic_size!r}")
+        count = sum(p.numel() for p in module.parameters())
     return Found(f"{count / 1e6:.2f} M parameters, wired to {partner}", {"parameters": count})
 
 

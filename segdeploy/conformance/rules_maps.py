@@ -98,7 +98,9 @@ def check_input_kept(subject: Subject) -> Found:
     model = subject.assemble().eval()
     with torch.no_grad():
         image = subject.images(_BATCH, subject.sizes[-1])
-        given = (image,) if subject.part.kind == "encoder" else tuple(model.encoder(image))
+        given = (image,)
+        if subject.part.kind == "decoder":  # values of both signs: a second ReLU would leave a partner's as they are
+            given = tuple(x - x.mean() for x in model.encoder(image))
         before = [x.clone() for x in given]
         with subject.blame("forward"):
             subject.half(model)(given[0] if subject.part.kind == "encoder" else given)

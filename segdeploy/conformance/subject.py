@@ -86,14 +86,14 @@ class Subject:
             if required_keys(chosen):
                 raise self._judged_beside(chosen)
             section = section_of(chosen, _PARTNERS[other].get(chosen.name, {}))
-            self._join(chosen, section, own)
+            self.join(chosen, section, own)
             return chosen, section
         reasons = []
         fitting = []
         for candidate, values in self._candidates(other):
             section = section_of(candidate, values)
             try:
-                encoder, decoder = self._join(candidate, section, own)
+                encoder, decoder = self.join(candidate, section, own)
             except ConfigError as e:
                 reasons.append(f"{candidate}: {e}")
                 continue
@@ -127,7 +127,7 @@ class Subject:
             f"--kind {other.kind} --set KEY=VALUE --with {self.part.name}"
         )
 
-    def _join(self, partner: Part, section: Section, own: Section) -> tuple[nn.Module, nn.Module]:
+    def join(self, partner: Part, section: Section, own: Section) -> tuple[nn.Module, nn.Module]:
         """(encoder, decoder); ConfigError where the decoder refuses the levels."""
         if self.part.kind == "encoder":
             encoder = self.build_encoder(own)
@@ -151,7 +151,7 @@ class Subject:
         """A new model, never trained; `section` stands in for the part's own configuration."""
         partner, its = self.partner
         with seeded(seed):
-            encoder, decoder = self._join(partner, its, section or self.section)
+            encoder, decoder = self.join(partner, its, section or self.section)
             return Segmenter(encoder, decoder, NUM_CLASSES)
 
     def half(self, model: Segmenter) -> nn.Module:

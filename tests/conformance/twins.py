@@ -254,6 +254,20 @@ class Spare(Encoder):
         self.spare = nn.Conv2d(3, 3, 1)
 
 
+class Misspelt(Decoder):
+    def __init__(self, config, features):
+        super().__init__(config, features)
+        self.outt = self.out
+        del self.out
+
+
+class ReluInPlace(Decoder):
+    def forward(self, maps):
+        for level in self.levels:
+            maps[level].relu_()
+        return super().forward(maps)
+
+
 class Detached(Encoder):
     def finest(self, image):
         return super().finest(image).detach()
@@ -299,6 +313,7 @@ TWINS = [
     ("encoder", "build", encoder(leaves)),
     ("encoder", "build", encoder(NoForwardAux)),
     ("decoder", "build", decoder(refuses)),
+    ("decoder", "build", decoder(Misspelt)),
     ("decoder", "build", decoder(lambda features: None)),
     ("encoder", "build-reads-no-weights", encoder(FixedWeights)),
     ("encoder", "build-reads-no-weights", encoder(Downloads)),
@@ -314,6 +329,7 @@ TWINS = [
     ("encoder", "config-keys-used", encoder(build_and_log, config=Unused)),
     ("encoder", "input-kept", encoder(InPlace)),
     ("decoder", "input-kept", decoder(InPlaceDecoder)),
+    ("decoder", "input-kept", decoder(ReluInPlace)),
     ("encoder", "deterministic", encoder(Drops)),
     ("encoder", "batch-independence", encoder(OverTheBatch)),
     ("encoder", "gradient", encoder(Spare)),

@@ -53,7 +53,7 @@ class DDRNet(nn.Module):
             self.aux = (Auxiliary(channels=self.variant.head, stride=STRIDES[0], weight=config.aux_weight),)
             self.auxiliary = PreActivationHead(self.backbone.middle_channels, self.variant.head)
         else:
-            self.register_load_state_dict_pre_hook(_leave_auxiliary)
+            self.register_load_state_dict_pre_hook(_leave_auxiliary)  # type: ignore[no-untyped-call]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) float, normalised -> feature maps, finest first."""
