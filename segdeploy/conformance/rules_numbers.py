@@ -108,7 +108,7 @@ RULES = (
         fix="Take parameters out that nothing uses, do not detach what should learn, and make what should never "
         "learn a buffer (register_buffer) or requires_grad_(False).",
         check=check_gradient,
-        needs=("levels", "output", "auxiliary"),
+        needs=("levels", "output", "auxiliary", "input-kept"),
     ),
     Rule(
         name="state-round-trip",
