@@ -157,7 +157,7 @@ RULES = (
     Rule(
         name="config-defaults",
         kinds=("encoder", "decoder"),
-        sentence="Each key has a description, and a default or a value from --set; defaults are valid and survive JSON.",
+        sentence="Each key has a description and a default or a value from --set; defaults are valid and survive JSON.",
         fix="Derive the section from segdeploy.plugin.Section, give each field a default within its bounds and a "
         "string under it, and the class a docstring.",
         check=check_defaults,
