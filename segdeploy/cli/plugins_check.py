@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,7 +54,8 @@ def command(
     checked = []
     for part, its_rules in rules_by_part(parts(name, kind), rules).items():
         try:
-            with progress(f"checking {part}") as step:
+            # What a part prints is not our output.
+            with progress(f"checking {part}") as step, redirect_stdout(sys.stderr):
                 checked.append(check_part(judge_of(part, values, partner), its_rules, step))
         except KeysNeededError as e:
             if part.name == name:

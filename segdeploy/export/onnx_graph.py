@@ -59,7 +59,7 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path, *, dynamic_si
             )
     except Exception as e:  # the exporter's errors have no common base
         raise ExportError(
-            f"{spec.encoder.name} + {spec.decoder.name}: torch cannot export it: {str(e).splitlines()[0][:300]}"
+            f"{spec.encoder.name} + {spec.decoder.name}: torch cannot export it: {_reason(e)[:300]}"
         ) from e
     assert program is not None
     model = program.model_proto
@@ -78,6 +78,13 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path, *, dynamic_si
         "output": {"name": "mask", "dtype": "uint8", "shape": ["batch", *size]},
         "versions": {"torch": torch.__version__, "onnx": onnx.__version__},
     }
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what began it: the exporter wraps it in words about its own steps."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _strip(model: onnx.ModelProto) -> None:

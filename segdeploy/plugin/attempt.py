@@ -12,6 +12,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -92,8 +94,11 @@ def warn_if_slow(owner: Owner, seconds: float) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Type and first line of an error, also of one whose text cannot be had."""
+    """Type and first line of an error, also of one whose text cannot be had; of pydantic's the first mistake."""
     try:
+        if isinstance(error, ValidationError):
+            mistake = error.errors(include_url=False)[0]
+            return f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}, found {mistake['input']!r}"
         first = (str(error).strip().splitlines() or [""])[0]
     except Exception:
         first = "(its message cannot be printed)"

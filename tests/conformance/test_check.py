@@ -229,3 +229,26 @@ class Mine(nn.Conv2d):
 def segdeploy_register_decoders(register):
     register(DecoderPlugin(name="mine", summary="mine", config=Section, build=Mine))
 """
+
+
+LOUD = """
+from segdeploy.plugin import DecoderPlugin, Section, hookimpl
+import twins
+
+class Loud(twins.Decoder):
+    def forward(self, maps):
+        print("hello")
+        return super().forward(maps)
+
+@hookimpl
+def segdeploy_register_decoders(register):
+    register(DecoderPlugin(name="loud", summary="prints", config=twins.Config, build=Loud))
+"""
+
+
+def test_what_a_part_prints_is_no_part_of_the_json(install, capsys):
+    install("loud", "decoder.loud", LOUD)
+    assert run("loud", "--rule", "output", "--json") in (0, None)
+    said = capsys.readouterr()
+    assert json.loads(said.out)["passed"]
+    assert "hello" in said.err

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from segdeploy.config import parse_config
+from segdeploy.errors import ExportError
 from segdeploy.export import onnx_graph
 from segdeploy.export.onnx_graph import export_onnx
 from segdeploy.model.segmenter import Deployed, from_config
@@ -127,3 +128,15 @@ def test_unknown_sides_are_not_whole_factors():
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", onnx_graph.OPSET)])
     onnx_graph.fix_scales(model)
     assert list(model.graph.node[1].input) == ["cell", "", "", "size"]
+
+
+def test_what_torch_cannot_trace_is_named_in_one_line(tmp_path):
+    config = parse_config(CONFIG.format(64, 96, "nearest"))
+    spec, model = from_config(config, config.mask.preprocessing.class_map())
+    plain = model.forward
+    model.forward = lambda image: plain(image) if image.mean().item() > 0 else plain(-image)
+    with pytest.raises(ExportError, match=r"timm \+ fpn: torch cannot export it: Could not guard on data") as caught:
+        export_onnx(model.eval(), spec, tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

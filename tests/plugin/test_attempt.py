@@ -2,9 +2,10 @@ import sys
 import warnings
 
 import pytest
+from pydantic import Field, ValidationError
 
+from segdeploy.plugin import Section, registry
 from segdeploy.plugin import attempt as attempts
-from segdeploy.plugin import registry
 from segdeploy.plugin.distributions import Owner
 from segdeploy.plugin.manager import load
 
@@ -89,6 +90,15 @@ def test_failure_keeps_the_traceback():
     assert failure.detail.endswith("ValueError: one\ntwo\n")
     assert attempts.attempt(STRANGER, "x", lambda: None)[1] is None
     assert sys.stdout is not sys.stderr
+
+
+def test_pydantics_first_mistake_is_named():
+    class Config(Section):
+        width: int = Field(default=4, ge=8, validate_default=True)
+
+    with pytest.raises(ValidationError) as caught:
+        Config()
+    assert attempts.one_line(caught.value) == "width: Input should be greater than or equal to 8, found 4"
 
 
 @pytest.mark.parametrize("owner", [STRANGER, OURS])
