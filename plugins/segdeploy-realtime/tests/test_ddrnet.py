@@ -89,8 +89,10 @@ def test_equals_the_authors_network_with_its_own_weights(variant, tmp_path):
     ("variant", "millions", "billions"), [("23_slim", 5.7, 36.3), ("23", 20.1, 143.1), ("39", 32.4, 281.1)]
 )
 def test_parameters_and_multiply_adds(variant, millions, billions):
-    """Of 23_slim the paper's own numbers (5.7 M, 36.3 G); of the larger ones what was counted."""
-    """19 classes, no auxiliary head; multiply-adds of the convolutions at 2048 x 1024, as torch counts them."""
+    """19 classes, no auxiliary head; multiply-adds of the convolutions at 2048 x 1024, as torch counts them.
+
+    Those of 23_slim are the paper's; those of the larger ones are what was counted.
+    """
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         model = network(variant, classes=19, aux_weight=0).eval()
         model(torch.empty(1, 3, 1024, 2048))
