@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.files import replacing
@@ -145,7 +145,7 @@ def _origin(runs: dict[str, Row]) -> list[str]:
 
 def _portable(command: str) -> str:
     """The command without the folders of the machine that ran it."""
-    return " ".join(os.path.basename(w) if w.startswith("/") else w for w in command.split())  # noqa: PTH119
+    return " ".join(PurePath(w).name if w.startswith("/") else w for w in command.split())
 
 
 def _all_measured(lines: list[Row], status: str) -> bool:

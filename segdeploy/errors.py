@@ -36,3 +36,8 @@ class GateError(SegdeployError):
     """A limit on accuracy, parity or speed was not kept."""
 
     exit_code = 3
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or the name of its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

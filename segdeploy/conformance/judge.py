@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from segdeploy.conformance.find import Part
+    from segdeploy.conformance.rule import State
 
 
 class Subject(Protocol):
@@ -43,6 +44,7 @@ class Judge:
                 cause = before.cause or need
                 return Outcome(rule=rule, state="blocked", detail=f"not judged: {cause} failed", cause=cause)
         started = time.perf_counter()
+        state: State
         try:
             found: Found = rule.check(self.subject)
             state, detail, numbers = "passed", found.text, found.numbers
@@ -52,7 +54,7 @@ class Judge:
             state, detail, numbers = "skipped", str(e), {}
         return Outcome(
             rule=rule,
-            state=state,  # type: ignore[arg-type]
+            state=state,
             detail=detail,
             numbers=numbers,
             seconds=time.perf_counter() - started,

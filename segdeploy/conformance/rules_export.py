@@ -10,7 +10,7 @@ import onnxruntime as ort
 import torch
 
 from segdeploy.conformance.rule import BrokenError, Found, Rule, SkippedError
-from segdeploy.model.segmenter import Deployed, has_dynamic_size
+from segdeploy.model.segmenter import Deployed, of_fixed_size
 
 if TYPE_CHECKING:
     from segdeploy.conformance.subject import Subject
@@ -37,7 +37,7 @@ def check_dynamic_size(subject: Subject) -> Found:
     """onnxruntime against torch, at sizes that were not the example's."""
     if not getattr(subject.half(subject.model), "dynamic_size", False):
         raise SkippedError("it does not promise dynamic_size")
-    if not has_dynamic_size(subject.model):
+    if of_fixed_size(subject.model):
         raise SkippedError(f"{subject.partner[0]} does not promise dynamic_size; name a partner that does with --with")
     example, *others = subject.sizes
     return _agree(subject, subject.export(example, dynamic_size=True), tuple(others))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import timm
 from torch import nn
 
-from segdeploy.errors import ConfigError, MissingPartError
+from segdeploy.errors import ConfigError, MissingPartError, first_line
 from segdeploy.plugin import Section
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ class TimmModel(nn.Module):
         try:
             self.body = self.create(pretrained=False)
         except (RuntimeError, AttributeError, LookupError, AssertionError, NotImplementedError) as e:
-            raise ConfigError(
-                f"encoder.model_name: {model_name} gives no feature maps: {str(e).splitlines()[0]}"
-            ) from e
+            raise ConfigError(f"encoder.model_name: {model_name} gives no feature maps: {first_line(e)}") from e
         cfg = self.body.pretrained_cfg
         self.mean = tuple(float(v) for v in cfg.get("mean", (0.485, 0.456, 0.406)))
         self.std = tuple(float(v) for v in cfg.get("std", (0.229, 0.224, 0.225)))
@@ -115,9 +113,8 @@ def loading(what: str, instead: str) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # hub, cache, network and file errors have no common base
-        first = (str(e).splitlines() or [type(e).__name__])[0]
         raise MissingPartError(
-            f"{what}: the weights could not be loaded ({type(e).__name__}: {first[:160]}); "
+            f"{what}: the weights could not be loaded ({type(e).__name__}: {first_line(e)[:160]}); "
             f"set use_pretrained: false, or weights: {instead}"
         ) from e
     finally:

@@ -9,7 +9,7 @@ import torch
 
 from segdeploy import bundle, run_folder
 from segdeploy.checkpoint import load_weights
-from segdeploy.errors import ExportError, ModelError
+from segdeploy.errors import ExportError, ModelError, first_line
 from segdeploy.export.run import export_run
 from segdeploy.files import replacing
 from segdeploy.model.segmenter import Deployed, Segmenter, build
@@ -92,7 +92,7 @@ def export_program(segmenter: Segmenter, spec: ModelSpec, path: Path) -> None:
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     except Exception as e:  # torch.export's errors have no common base
         raise ExportError(
-            f"{spec.encoder.name} + {spec.decoder.name}: torch cannot export it: {str(e).splitlines()[0][:300]}"
+            f"{spec.encoder.name} + {spec.decoder.name}: torch cannot export it: {first_line(e)[:300]}"
         ) from e
     with replacing(path) as part, part.open("wb") as handle:  # a path would have to end in .pt2
         torch.export.save(program, handle, extra_files=bundle.spec_metadata(spec))

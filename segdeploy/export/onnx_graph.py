@@ -10,7 +10,7 @@ import onnx
 import torch
 
 from segdeploy.bundle import spec_metadata
-from segdeploy.errors import ExportError
+from segdeploy.errors import ExportError, first_line
 from segdeploy.files import replacing
 from segdeploy.model.segmenter import Deployed
 
@@ -84,7 +84,7 @@ def _reason(error: BaseException) -> str:
     """The first line of what began it: the exporter wraps it in words about its own steps."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -9,7 +9,7 @@ import torch
 from segdeploy.classes import MAX_CLASSES, ClassMap, default_colors
 from segdeploy.encoders.factory import FactoryNetwork, call, trust
 from segdeploy.encoders.hub_files import read_weights
-from segdeploy.errors import ConfigError
+from segdeploy.errors import ConfigError, first_line
 from segdeploy.importing.parts import ONE_LOGIT, fitted, part_of
 from segdeploy.model.segmenter import IMAGENET_MEAN, IMAGENET_STD
 from segdeploy.model.spec import Head, ModelSpec, Preprocessing
@@ -43,8 +43,8 @@ def read_factory(function: str, weights: Path | None, size: tuple[int, int], *, 
     except ConfigError:
         raise
     except Exception as e:  # the user's code may fail in any way
-        first = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ConfigError(f"--factory {function}: the network cannot take a {size[1]}x{size[0]} image: {first}") from e
+        said = f"the network cannot take a {size[1]}x{size[0]} image: {first_line(e)}"
+        raise ConfigError(f"--factory {function}: {said}") from e
     if not 1 <= logits.shape[1] <= MAX_CLASSES or 0 in logits.shape:
         raise ConfigError(
             f"--factory {function}: expected logits (1, C, H, W) of 1 to {MAX_CLASSES} classes, "

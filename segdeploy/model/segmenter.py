@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from segdeploy.errors import ConfigError, ModelError, SegdeployError
+from segdeploy.errors import ConfigError, ModelError, SegdeployError, first_line
 from segdeploy.model.spec import Head, ModelSpec, Part, Preprocessing
 from segdeploy.plugin import Auxiliary, FeatureMap, registry
 from segdeploy.plugin.distributions import canonical
@@ -91,11 +91,6 @@ def aux_of(module: nn.Module) -> tuple[Auxiliary, ...]:
     if not isinstance(aux, tuple) or not all(isinstance(a, Auxiliary) for a in aux):
         raise TypeError(f"{type(module).__name__}.aux: expected a tuple of Auxiliary, found {aux!r}")
     return aux
-
-
-def has_dynamic_size(segmenter: Segmenter) -> bool:
-    """Whether encoder and decoder both promise to work with free height and width in a graph."""
-    return not of_fixed_size(segmenter)
 
 
 def of_fixed_size(segmenter: Segmenter) -> tuple[Kind, ...]:
@@ -194,7 +189,7 @@ def try_sizes(segmenter: Segmenter, sizes: set[tuple[int, int]]) -> None:
             with torch.no_grad():
                 segmenter(torch.zeros(1, 3, height, width))
         except _REFUSALS as e:
-            said = f"the model cannot take {width}x{height} images; choose another size: {_first_line(e)}"
+            said = f"the model cannot take {width}x{height} images; choose another size: {first_line(e)}"
             raise ConfigError(said) from e
     segmenter.train(training)
 
@@ -219,12 +214,8 @@ def try_training(segmenter: Segmenter, batch_size: int, size: tuple[int, int], *
             learner.forward_aux(torch.zeros(images, 3, *size))
     except _REFUSALS as e:
         few = "; set trainer.batch_size to 2 or more, with as many samples" if images == 1 else ""
-        said = f"the model cannot train on {size[1]}x{size[0]} images, {batch_size} at a time: {_first_line(e)}{few}"
+        said = f"the model cannot train on {size[1]}x{size[0]} images, {batch_size} at a time: {first_line(e)}{few}"
         raise ConfigError(said) from e
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _part(kind: Kind, raw: dict[str, Any]) -> tuple[Part, Section]:

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from typing import TYPE_CHECKING, Any
 
-from segdeploy.errors import MissingPartError, ModelError, SegdeployError
+from segdeploy.errors import MissingPartError, ModelError, SegdeployError, first_line
 from segdeploy.plugin import Availability, BackendPlugin, hookimpl
 from segdeploy.runtime.runner import Runner, RunnerOptions
 
@@ -59,7 +59,7 @@ class OrtRunner(Runner):
         try:
             session = ort.InferenceSession(str(path), settings, providers=[provider])
         except Exception as e:  # onnxruntime's errors have no common base of their own
-            raise ModelError(f"{path}: onnxruntime cannot load it on {self.provider}: {_first_line(e)}") from e
+            raise ModelError(f"{path}: onnxruntime cannot load it on {self.provider}: {first_line(e)[:300]}") from e
         active = session.get_providers()[0]
         if active != self.provider:
             raise MissingPartError(f"onnxruntime fell back to {active}, although {self.provider} was asked for")
@@ -121,10 +121,6 @@ def _check_assignment(session: Any, provider: str, path: Path) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
 def spec_text(path: Path) -> str:
     """The model description inside an ONNX file's metadata, read without the onnx package.
 
@@ -143,7 +139,7 @@ def spec_text(path: Path) -> str:
     try:
         session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as e:
-        raise ModelError(f"{path}: not an ONNX model that onnxruntime reads: {_first_line(e)}") from e
+        raise ModelError(f"{path}: not an ONNX model that onnxruntime reads: {first_line(e)[:300]}") from e
     found: str | None = session.get_modelmeta().custom_metadata_map.get("segdeploy.spec")
     if found is None:
         raise ModelError(
