@@ -32,7 +32,9 @@ class Artifact(Frozen):
     kind: str
     """weights, onnx or engine."""
     precision: str
-    """fp32, fp16, ..."""
+    """fp32, fp16 or int8."""
+    target: str = ""
+    """Who the file is made for, where its form suits one alone: "cpu" or "tensorrt" (INT8 graphs)."""
     file: str
     """Name inside the bundle's folder."""
     sha256: str
@@ -66,16 +68,25 @@ class Bundle:
     artifacts: tuple[Artifact, ...]
     file: BundleFile | None = field(default=None)
 
-    def find(self, kind: str, precision: str = "fp32") -> Artifact | None:
-        """The file of that kind and precision; None where there is none."""
-        return next((a for a in self.artifacts if a.kind == kind and a.precision == precision), None)
+    def find(self, kind: str, precision: str = "fp32", target: str = "cpu") -> Artifact | None:
+        """The file of that kind and precision that `target` can use; None where there is none."""
+        fits = (a for a in self.artifacts if a.kind == kind and a.precision == precision)
+        return next((a for a in fits if a.target in ("", target)), None)
 
 
-def artifact(folder: Path, name: str, kind: str, precision: str, about: dict[str, Any] | None = None) -> Artifact:
+def artifact(
+    folder: Path, name: str, kind: str, precision: str, about: dict[str, Any] | None = None, target: str = ""
+) -> Artifact:
     """Describe a file that lies in `folder`."""
     path = folder / name
     return Artifact(
-        kind=kind, precision=precision, file=name, sha256=sha256(path), bytes=path.stat().st_size, about=about or {}
+        kind=kind,
+        precision=precision,
+        target=target,
+        file=name,
+        sha256=sha256(path),
+        bytes=path.stat().st_size,
+        about=about or {},
     )
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from segdeploy.conformance import fp16_range, tensorrt_lint
 from segdeploy.conformance.rule import BrokenError, Found, Rule, SkippedError
+from segdeploy.data.natural import natural_images
 from segdeploy.errors import ExportError, MissingPartError
+from segdeploy.export import fp16_range, lint
 from segdeploy.export.engine import build_engine
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 def check_lint(subject: Subject) -> Found:
     """The exported graph against the table."""
-    found = tensorrt_lint.lint(onnx.load_from_string(subject.graph))
+    found = lint.lint(onnx.load_from_string(subject.graph))
     if found:
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         raise BrokenError("; ".join(found[:3]) + more, findings=found)
-    return Found(f"{len(tensorrt_lint.TABLE)} rows")
+    return Found(f"{len(lint.TABLE)} rows")
 
 
 def check_build(subject: Subject) -> Found:
@@ -45,7 +46,7 @@ def check_build(subject: Subject) -> Found:
 def check_range(subject: Subject) -> Found:
     """The exported graph, run in FP32 on pictures like photographs."""
     decoder = subject.part.plugin if subject.part.kind == "decoder" else subject.partner[0].plugin
-    images = fp16_range.natural_images(3, subject.sizes[-1])
+    images = natural_images(3, subject.sizes[-1])
     found = fp16_range.probe(subject.graph, images, decoder.keep_fp32)
     beyond, sums = found.beyond, found.sums
     if beyond:

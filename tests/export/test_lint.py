@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper
 
-from segdeploy.conformance.tensorrt_lint import TABLE, lint
+from segdeploy.export.lint import TABLE, lint
 
 node = helper.make_node
 SCALES = {"scales": np.float32([1, 1, 2, 2])}

@@ -1,6 +1,6 @@
 """What TensorRT's parsers refuse, or take and do badly, as one table over an ONNX graph. Needs no TensorRT.
 
-"RTX" below is what TensorRT for RTX 1.7.1 said to a graph of that one node, run on a CPU; tests/conformance asks it
+"RTX" below is what TensorRT for RTX 1.7.1 said to a graph of that one node, run on a CPU; tests/export asks it
 again. "parser" is https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md, "types" is
 https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/accuracy-considerations.html.
 """

@@ -6,7 +6,8 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper
 
-from segdeploy.conformance.fp16_range import natural_images, probe
+from segdeploy.data.natural import natural_images
+from segdeploy.export.fp16_range import probe
 
 node = helper.make_node
 

@@ -116,20 +116,3 @@ def _is_float(x: NDArray[np.generic]) -> bool:
 def _largest(x: NDArray[np.generic]) -> float:
     # Infinity stays infinity in FP16 (masks of attention); what overflows is finite before.
     return float(np.abs(x).max(initial=0, where=np.isfinite(x)))
-
-
-def natural_images(count: int, size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
-    """(count, H, W, 3) uint8 whose amplitudes fall with frequency, as photographs' do (Field 1987); the last is white.
-
-    The three channels share most of what they show.
-    """
-    random = np.random.default_rng(seed)
-    height, width = size
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)) * max(size)
-    noise = np.fft.fft2(random.standard_normal((count, 4, height, width))) / np.maximum(frequency, 1)
-    layers = np.fft.ifft2(noise).real
-    pictures = layers[:, :1] + 0.3 * layers[:, 1:]
-    low, high = pictures.min((1, 2, 3), keepdims=True), pictures.max((1, 2, 3), keepdims=True)
-    images = ((pictures - low) / (high - low) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-    images[-1] = 255
-    return np.ascontiguousarray(images)
