@@ -30,7 +30,7 @@ class Artifact(Frozen):
     """One file of a bundle."""
 
     kind: str
-    """weights, onnx or engine."""
+    """weights, onnx, engine; or decisions: which nodes of a graph have which precision, and why."""
     precision: str
     """fp32, fp16 or int8."""
     target: str = ""

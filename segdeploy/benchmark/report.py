@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from segdeploy.benchmark import charts
 from segdeploy.benchmark.charts import DASH, differs, signed
-from segdeploy.config.schema import Export
+from segdeploy.config.export import Export
 from segdeploy.files import write_text
 
 if TYPE_CHECKING:

@@ -44,7 +44,13 @@ def option(*names: str, **about: Any) -> Callable[[Command], Command]:
 
 
 threads = option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all cores of this process.")
-precision = option("--precision", default="fp32", show_default=True, help="Which of a bundle's files to run.")
+precision = option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+    default="auto",
+    show_default=True,
+    help="Which of a bundle's files to run; auto: fp32, or the engine's own.",
+)
 device = option(
     "--device",
     default="auto",

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, Posi
 from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Values, default_colors
 from segdeploy.config.augmentation import Augmentations
 from segdeploy.config.bounds import Fraction, NonNegative, Side
+from segdeploy.config.export import Export
 from segdeploy.config.preprocessing import Preprocessing
 from segdeploy.config.trainer import Trainer
 from segdeploy.frozen import Frozen
@@ -224,17 +225,6 @@ class Data(Frozen):
         if self.dataset is None and not (self.training_set and self.validation_set):
             raise ValueError("needs `dataset`, or both `training_set` and `validation_set`")
         return self
-
-
-class Export(Frozen):
-    """Limits that an exported graph must keep on the --verify table."""
-
-    max_miou_drop: NonNegative = 0.0005
-    """Largest loss of mean IoU against torch (0.01 = one point)."""
-    min_agreement: Fraction = 0.999
-    """Smallest share of pixels with the same class as torch."""
-    verify_batches: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 3)
-    """Batch sizes at which the graph is compared."""
 
 
 class Benchmark(Frozen):

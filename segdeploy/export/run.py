@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from segdeploy import bundle
 from segdeploy.bundle import Artifact, Bundle, BundleFile
 from segdeploy.checkpoint import load_weights
+from segdeploy.config.export import Export
 from segdeploy.config.load import read_run_config
-from segdeploy.config.schema import Export
 from segdeploy.data.table import read_table
 from segdeploy.environment import versions
 from segdeploy.errors import ConfigError, ExportError, GateError, ModelError

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from segdeploy.config.schema import Export
+    from segdeploy.config.export import Export
     from segdeploy.data.table import Sample
     from segdeploy.evaluate import EvalResult, Example
     from segdeploy.model.spec import ModelSpec

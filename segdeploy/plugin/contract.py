@@ -106,8 +106,9 @@ class Availability:
 class BackendPlugin:
     """A way to run a model.
 
-    `artifact` is the kind of file in a bundle that it runs ("weights", "onnx", "engine"). Its module
-    imports the engine only inside `available` and `open`. `open(bundle, options)` gives a
+    `artifact` is the kind of file in a bundle that it runs ("weights", "onnx", "engine"), `precisions` are those in
+    which it runs it; a benchmark has a row for each that the bundle holds. Its module imports the engine only inside
+    `available` and `open`. `open(bundle, options)` gives a
     `segdeploy.runtime.runner.Runner` and raises `MissingPartError` or `ModelError` when it cannot.
     """
 
@@ -116,3 +117,4 @@ class BackendPlugin:
     artifact: str
     available: Callable[[], Availability]
     open: Callable[[Bundle, RunnerOptions], Runner]
+    precisions: tuple[str, ...] = ("fp32",)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.environment import available_cores
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segdeploy.bundle import Bundle
+    from segdeploy.plugin import BackendPlugin
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +29,9 @@ class RunnerOptions:
     """How to open a runner.
 
     `threads`: CPU threads, None for all cores of this process. `device`: "auto", "cpu" or "cuda".
-    `precision`: "fp32", or another that the bundle holds. `variant`: a way of running that only one
-    backend knows ("channels_last", "compile").
+    `precision`: "fp32", or another that the bundle holds; "auto" is for `open_runner`, and means FP32, or what the
+    file has where there is only another, as with an engine. `variant`: a way of running that only one backend knows
+    ("channels_last", "compile").
     """
 
     threads: int | None = None
@@ -63,7 +68,7 @@ class Runner(ABC):
         """Give back what the runner holds."""
 
 
-_PREFERENCE = ("onnxruntime", "torch")
+_PREFERENCE = ("tensorrt", "onnxruntime", "torch")
 
 
 def open_runner(bundle: Bundle, backend: str | None = None, options: RunnerOptions | None = None) -> Runner:
@@ -80,16 +85,32 @@ def open_runner(bundle: Bundle, backend: str | None = None, options: RunnerOptio
     ready = plugin.available()
     if not ready.ok:
         raise MissingPartError(f"backend {backend}: {ready.reason}")
+    options = replace(options, precision=_settle(bundle, plugin, options.precision))
+    _warn_of_failure(bundle, plugin, options.precision)
     return plugin.open(bundle, options)
 
 
+def _settle(bundle: Bundle, plugin: BackendPlugin, asked: str) -> str:
+    """What "auto" means here: FP32, or the precision of the one file that this backend runs."""
+    held = [a.precision for a in bundle.artifacts if a.kind == plugin.artifact]
+    return asked if asked != "auto" else "fp32" if "fp32" in held or not held else held[0]
+
+
+def _warn_of_failure(bundle: Bundle, plugin: BackendPlugin, precision: str) -> None:
+    """Whoever runs a file that failed its verification is told so."""
+    for record in bundle.file.verification if bundle.file else ():
+        if plugin.artifact != "weights" and record["precision"] == precision and not record["passed"]:
+            log.warning("%s: its %s file failed its verification: %s", bundle.path, precision, record["reasons"][0])
+            return
+
+
 def choose_backend(bundle: Bundle, options: RunnerOptions) -> str:
-    """The first installed backend with a file to run, onnxruntime before torch before third parties."""
+    """The first installed backend with a file to run: an engine's, onnxruntime, torch, then third parties."""
     plugins = registry.catalogue("backend").plugins
     order = [*_PREFERENCE, *sorted(set(plugins) - set(_PREFERENCE))]
     reasons = []
     for name in (n for n in order if n in plugins):
-        if bundle.find(plugins[name].artifact, options.precision) is None:
+        if bundle.find(plugins[name].artifact, _settle(bundle, plugins[name], options.precision)) is None:
             continue
         ready = plugins[name].available()
         if ready.ok:

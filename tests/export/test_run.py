@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from segdeploy.bundle import open_model
-from segdeploy.config.schema import Export
+from segdeploy.config.export import Export
 from segdeploy.data.table import read_table
 from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
 from segdeploy.evaluate import evaluate

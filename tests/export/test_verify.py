@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from segdeploy.classes import ClassMap, default_colors
-from segdeploy.config.schema import Export
+from segdeploy.config.export import Export
 from segdeploy.data.table import Sample
 from segdeploy.export.verify import verify
 from segdeploy.model.spec import ModelSpec, Part, Preprocessing
