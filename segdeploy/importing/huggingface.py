@@ -68,18 +68,23 @@ def read_segformer(folder: Path, size: tuple[int, int] | None = None) -> Importe
     except MissingPartError as e:
         raise ModelError(f"{folder}: {e}; expected a SegformerForSemanticSegmentation") from e
     floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    return Imported(spec, floats, _notes(processor))
+    return Imported(spec, floats, _notes(processor, size))
 
 
-def _notes(processor: dict[str, Any]) -> tuple[str, ...]:
+def _notes(processor: dict[str, Any], size: tuple[int, int] | None) -> tuple[str, ...]:
+    notes = []
+    if size is None and "size" not in processor:
+        notes.append(
+            f"{PROCESSOR_FILE}: tells no size; pictures are stretched to 512x512, as transformers does, "
+            "unless you give --height and --width"
+        )
     found = processor.get("resample")
-    if found in (_BILINEAR, None) or not processor.get("do_resize", True):
-        return ()
-    note = (
-        f"{PROCESSOR_FILE}: resample is {str(found)[:60]!r}, not bilinear ({_BILINEAR}), as which segdeploy resizes "
-        "pictures (with antialiasing): masks may differ a little"
-    )
-    return (note,)
+    if found not in (_BILINEAR, None) and processor.get("do_resize", True):
+        notes.append(
+            f"{PROCESSOR_FILE}: resample is {str(found)[:60]!r}, not bilinear ({_BILINEAR}), as which segdeploy "
+            "resizes pictures (with antialiasing): masks may differ a little"
+        )
+    return tuple(notes)
 
 
 def _name_in_file(name: str) -> str:

@@ -139,13 +139,16 @@ def test_published_sizes_go_by_their_names(depths, widths, name, tmp_path):
 def test_without_an_image_processor_transformers_defaults_hold(saved, tmp_path):
     folder = copy_of(saved, tmp_path)
     (folder / "preprocessor_config.json").unlink()
-    found = read_segformer(folder).spec
+    imported = read_segformer(folder)
+    found = imported.spec
+    assert imported.notes[0].startswith("preprocessor_config.json: tells no size; pictures are stretched to 512x512")
     default = SegformerImageProcessor()
     assert (found.preprocessing.height, found.preprocessing.width) == (default.size["height"], default.size["width"])
     assert found.preprocessing.mean == pytest.approx(default.image_mean)
     assert found.preprocessing.std == pytest.approx(default.image_std)
     assert (found.classes.values, found.classes.ignore_index) == (None, 255)
-    assert read_segformer(folder, (32, 64)).spec.preprocessing.height == 32
+    given = read_segformer(folder, (32, 64))
+    assert (given.spec.preprocessing.height, given.notes) == (32, ())
 
 
 @pytest.mark.parametrize(
