@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "turn a run into a verified bundle: ONNX, and a TensorRT engine with --trt",
     "benchmark": "accuracy and speed of every backend, as one report",
     "inspect": "what a data set holds and what is wrong with it, or what a model is",
+    "debug": "find the first tensor where two graphs or backends part",
     "plugins": "list encoders, decoders and backends, and show their keys",
 }
 # Ludwig's names of commands; --help leaves them out.

@@ -1,0 +1,45 @@
+"""Which precision each node of a graph got, and why: a table that stands in the bundle. Needs no onnx."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from segdeploy.tables import text_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One node. `range`: the largest absolute value of its outputs that was seen; None: it was not looked at."""
+
+    node: str
+    operator: str
+    precision: str
+    range: float | None
+    reason: str
+
+
+def decisions_json(decisions: Sequence[Decision]) -> dict[str, Any]:
+    """What `precision.fp16.json` holds."""
+    return {"schema_version": 1, "decisions": [asdict(d) for d in decisions]}
+
+
+def decisions_text(content: Mapping[str, Any]) -> str:
+    """The table of such a file for the terminal: first what stays in FP32 and why, then how many nodes of each kind."""
+    rows = [Decision(**row) for row in content["decisions"]]
+    kept = [d for d in rows if d.precision == "fp32"]
+    said = [f"FP32: {len(kept)} of {len(rows)} nodes"]
+    if kept:
+        cells = [[d.node, d.operator, d.reason, "-" if d.range is None else f"{d.range:.3g}"] for d in kept]
+        said.append(text_table(["node", "operator", "why in FP32", "largest value"], cells, left=3))
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for d in rows:
+        counts[d.precision][d.operator] += 1
+    for precision, operators in sorted(counts.items()):
+        each = ", ".join(f"{operator} {count}" for operator, count in operators.most_common())
+        said.append(f"{precision}: {sum(operators.values())} nodes ({each})")
+    return "\n".join(said)
