@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Set
 
     from numpy.typing import NDArray
 
@@ -55,6 +55,21 @@ def weight_steps(weight: NDArray[np.floating], axis: int) -> NDArray[np.float64]
     return np.where(largest > 0, np.maximum(largest / 127, _TINY), 1.0)
 
 
+def weighted(model: onnx.ModelProto, operators: Set[str]) -> list[str]:
+    """The names of the nodes that multiply by a constant weight: all that is worth eight bits by itself."""
+    constants = {c.name for c in model.graph.initializer}
+    return [
+        n.name
+        for n in model.graph.node
+        if n.op_type in operators and n.input[0] not in constants and constants.issuperset(n.input[1:])
+    ]
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """The value of a node's attribute."""
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
 class Writer:
     """Takes the nodes of a graph in order and gives a new graph, with the pairs that are asked for on the way."""
 
@@ -68,7 +83,10 @@ class Writer:
                 self.readers.setdefault(name, []).append(node)
         self.producers = {name: node for node in model.graph.node for name in node.output}
         self.outputs = {v.name for v in model.graph.output}
-        self.types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+        tensors = {v.name: v.type.tensor_type for v in model.graph.value_info}
+        self.types = {name: tensor.elem_type for name, tensor in tensors.items()}
+        self.shapes = {name: [d.dim_value for d in tensor.shape.dim] for name, tensor in tensors.items()}
+        """A side that is free reads as 0."""
         self.pairs: dict[str, str] = {}
         """Tensor -> the same, after its pair."""
         self.used: dict[str, Scale] = {}
@@ -116,6 +134,16 @@ class Writer:
             )
             self.used[name] = scale
         return self.pairs[name]
+
+    def pass_on(self, name: str, scale: Scale) -> None:
+        """`name` has no float form any more: its integers, `name`.quantized, were made of others of this scale."""
+        inputs = [
+            self.constant(f"{name}.scale", np.array(scale.step if scale.read is None else scale.read, np.float32)),
+            self.constant(f"{name}.zero", np.array(scale.zero, scale.kind)),
+        ]
+        made = [f"{name}.quantized", *inputs]
+        self.pairs[name] = self.make("DequantizeLinear", f"{name}.dequantize", made, f"{name}.dequantized")
+        self.used[name] = scale
 
     def weight(
         self, name: str, axis: int, value: NDArray[np.floating] | None = None, least: NDArray[np.float64] | None = None

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from segdeploy.errors import ExportError
-from segdeploy.export.placement import PLACEMENTS, weighted
-from segdeploy.export.qdq import Scale, Writer, asymmetric, symmetric
+from segdeploy.export import place_cpu, place_tensorrt
+from segdeploy.export.qdq import Scale, Writer, asymmetric, symmetric, weighted
 from segdeploy.export.ranges import METHODS, collect
 from segdeploy.export.sensitivity import Choice, Judge, Loss, leave_out
 
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
     from segdeploy.export.ranges import Histogram, Method
 
-TARGETS = tuple(PLACEMENTS)
+# For each target what places the pairs, and the operators that have weights there.
+_PLACES = {
+    "cpu": (place_cpu.for_cpu, place_cpu.OPERATORS),
+    "tensorrt": (place_tensorrt.for_tensorrt, place_tensorrt.OPERATORS),
+}
+TARGETS = tuple(_PLACES)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 _NORMS = {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "Softmax"}
 
@@ -86,14 +91,14 @@ def quantize(
     """
     if method not in METHODS:
         raise ExportError(f"calibration method: expected one of {', '.join(METHODS)}, got {method!r}")
-    unknown = next((t for t in targets if t not in PLACEMENTS), None)
+    unknown = next((t for t in targets if t not in _PLACES), None)
     if unknown is not None:
-        raise ExportError(f"INT8 target: expected one of {', '.join(PLACEMENTS)}, got {unknown!r}")
+        raise ExportError(f"INT8 target: expected one of {', '.join(_PLACES)}, got {unknown!r}")
     model = onnx.shape_inference.infer_shapes(model)
     layers = {target: _layers(model, target, keep_fp32) for target in targets}
     wanted = _Wanted()
     for target, names in layers.items():
-        PLACEMENTS[target][0](Writer(model, wanted), set(names))
+        _PLACES[target][0](Writer(model, wanted), set(names))
     histograms = collect(model, sorted(wanted.names), images)
     judge = Judge(model, images[:judged_images])
     return {
@@ -114,7 +119,7 @@ class _Wanted(dict[str, Scale]):
 
 
 def _layers(model: onnx.ModelProto, target: str, keep_fp32: Sequence[str]) -> list[str]:
-    found = weighted(model, PLACEMENTS[target][1])
+    found = weighted(model, _PLACES[target][1])
     found = [name for name in found if not any(fnmatch(name, pattern) for pattern in keep_fp32)]
     if not found:
         raise ExportError(f"INT8 for {target}: the graph has no convolution or matrix product with constant weights")
@@ -134,7 +139,7 @@ def _for_target(
     even = target == "tensorrt"
     make = symmetric if even else asymmetric
     scales = {name: make(*found.range(method, symmetric=even)) for name, found in histograms.items()}
-    place = PLACEMENTS[target][0]
+    place = _PLACES[target][0]
 
     def build(units: Set[str]) -> onnx.ModelProto:
         writer = Writer(model, scales)
@@ -163,7 +168,7 @@ def _decide(
             reason = f"left out, by itself: {choice.left_out[node.name]}"
         elif node.op_type in _NORMS:
             reason = "norms and softmax stay in float"
-        elif node.op_type in PLACEMENTS["tensorrt"][1] and node.name not in layers:
+        elif node.op_type in place_tensorrt.OPERATORS and node.name not in layers:
             constant = any(name in writer.weights for name in node.input)
             reason = "kept by name, or no integer kernel" if constant else "both sides change with the image"
         else:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from segdeploy.errors import ExportError
+from segdeploy.export.qdq import attribute
 from segdeploy.export.ranges import open_session
 
 if TYPE_CHECKING:
@@ -37,17 +38,18 @@ class Loss:
 
 
 class Judge:
-    """The FP32 graph's answers on some images, and what another graph loses against them."""
+    """The FP32 graph's answers on some images, and what another graph loses against them.
+
+    The labels are the ArgMax of the logits, whatever axis the classes are on.
+    """
 
     def __init__(self, model: onnx.ModelProto, images: Sequence[NDArray[np.uint8]]) -> None:
-        best = [node for node in model.graph.node if node.op_type == "ArgMax"]
-        self.logits = best[-1].input[0] if best else ""
         self.images = images
         self.labels = [name.name for name in model.graph.output]
         self.truth = list(self._run(model))
 
     def __call__(self, model: onnx.ModelProto) -> Loss:
-        """Run a graph of the same tensors' names."""
+        """Run a graph of the same interface."""
         same = pixels = 0
         error = power = 0.0
         for (logits, labels), (true_logits, true_labels) in zip(self._run(model), self.truth, strict=True):
@@ -60,18 +62,16 @@ class Judge:
     def _run(self, model: onnx.ModelProto) -> list[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
         opened = onnx.ModelProto()
         opened.CopyFrom(model)
-        names = [name for name in (self.logits, *self.labels) if name]
-        if self.logits:
-            opened.graph.output.append(onnx.ValueInfoProto(name=self.logits))
+        best = next(node for node in reversed(model.graph.node) if node.op_type == "ArgMax")
+        opened.graph.output.append(onnx.ValueInfoProto(name=best.input[0]))
         session = open_session(opened)
-        found = (session.run(names, {"image": image}) for image in self.images)
-        # Without an ArgMax the labels are all there is to compare.
-        return [(values[0].astype(np.float32), values[-1]) for values in found]
+        axis = attribute(best, "axis", 0)
+        found = (session.run([best.input[0], *self.labels], {"image": image}) for image in self.images)
+        return [(np.moveaxis(logits, axis, -1).astype(np.float32), labels) for logits, labels in found]
 
 
 def _power(logits: NDArray[np.float32]) -> float:
-    centred = logits - logits.mean(axis=1, keepdims=True) if logits.ndim == 4 else logits
-    return float(np.square(centred, dtype=np.float64).sum())
+    return float(np.square(logits - logits.mean(axis=-1, keepdims=True), dtype=np.float64).sum())
 
 
 @dataclass(frozen=True, slots=True)
