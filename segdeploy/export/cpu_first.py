@@ -59,7 +59,7 @@ def read_image(writer: Writer, first: Normalisation) -> tuple[NDArray[np.float64
     zero = int(np.clip(round(float(np.mean(-first.shift / first.scale))), 0, 255))
     x = conv.input[0]
     writer.add(first.transpose, [writer.source.graph.input[0].name])
-    inputs = [writer.constant(f"{x}.scale", np.float32(1)), writer.constant(f"{x}.zero", np.array(zero, np.uint8))]
+    inputs = [writer.constant(f"{x}.scale", np.float32(1)), writer.constant(f"{x}.zero", np.uint8(zero))]
     made = [first.transpose.output[0], *inputs]
     writer.pairs[x] = writer.make("DequantizeLinear", f"{x}.dequantize", made, f"{x}.dequantized")
     writer.used[x] = Scale(1.0, zero, np.uint8)

@@ -8,7 +8,7 @@ written as others of the same result.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Set
 
     import onnx
+    from numpy.typing import NDArray
 
     from segdeploy.export.qdq import Writer
 
@@ -103,7 +104,7 @@ def _layer(chains: Chains, node: onnx.NodeProto) -> bool:
 
 
 def _conv(
-    chains: Chains, node: onnx.NodeProto, weight: np.ndarray[..., np.dtype[np.floating]], bias: np.ndarray | None
+    chains: Chains, node: onnx.NodeProto, weight: NDArray[np.floating[Any]], bias: NDArray[np.floating[Any]] | None
 ) -> bool:
     writer, x = chains.writer, node.input[0]
     scale = writer.used[x]
@@ -140,8 +141,8 @@ def _gate(chains: Chains, node: onnx.NodeProto) -> bool:
     if not (swish or (hard and attribute(node, "beta", 0.5) == 0.5)) or not chains.is_integer(node.input[0]):
         return False
     writer, x, y = chains.writer, chains.writer.pairs[node.input[0]], node.output[0]
-    three = [writer.constant("three.quantized", np.array(3, np.uint8)), writer.constant("three.scale", np.float32(1))]
-    three.append(writer.constant("three.zero", np.array(0, np.uint8)))
+    three = [writer.constant("three.quantized", np.uint8(3)), writer.constant("three.scale", np.float32(1))]
+    three.append(writer.constant("three.zero", np.uint8(0)))
     added = [x, writer.make("DequantizeLinear", f"{node.name}.three", three, f"{y}.three")]
     total = writer.make("Add", f"{node.name}.add", added, f"{y}.sum")
     limits = [writer.constant("gate.low", np.float32(0)), writer.constant("gate.high", np.float32(6))]
@@ -167,14 +168,14 @@ def _pool(chains: Chains, node: onnx.NodeProto) -> bool:
 
 
 def _repeat(chains: Chains, node: onnx.NodeProto) -> bool:
-    """Nearest upsampling by whole factors, of integers: as copies, which with the channels last are ten times faster."""
+    """Nearest upsampling of integers by whole factors, as copies: with the channels last ten times faster."""
     writer = chains.writer
     factors = _factors(writer, node, b"nearest")
     if factors is None or not chains.is_integer(node.input[0]):
         return False
     _, c, h, w = writer.shapes[node.input[0]]
-    fy, fx = factors
-    if not (c and h and w) or fy % 1 or fx % 1 or not _is_floor(node):
+    fy, fx = map(int, factors)
+    if not (c and h and w) or factors != (fy, fx) or not _is_floor(node):
         return False
     x, y, name = f"{node.input[0]}.quantized", f"{node.output[0]}.quantized", node.name
     shapes = {"apart": [0, h, 1, w, 1, c], "wide": [1, h, fy, w, fx, c], "joined": [0, h * fy, w * fx, c]}
@@ -199,7 +200,11 @@ def _scores(chains: Chains, node: onnx.NodeProto) -> bool:
     reader = writer.sole_reader(node.output[0])
     if reader is None or reader.op_type != "ArgMax" or attribute(reader, "axis", 0) != 1:
         return False
-    if _factors(writer, node, b"linear") is None or attribute(reader, "keepdims", 1) or not chains.is_integer(node.input[0]):
+    if (
+        _factors(writer, node, b"linear") is None
+        or attribute(reader, "keepdims", 1)
+        or not chains.is_integer(node.input[0])
+    ):
         return False
     x, name = writer.pairs[node.input[0]], node.name
     scales = writer.constant(f"{name}.scales", writer.weights[node.input[2]][_LAST])
@@ -209,14 +214,14 @@ def _scores(chains: Chains, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _factors(writer: Writer, node: onnx.NodeProto, mode: bytes) -> tuple[int, int] | None:
+def _factors(writer: Writer, node: onnx.NodeProto, mode: bytes) -> tuple[float, float] | None:
     """By what a Resize of a map stretches height and width; None: it is none of this mode, or that is not known."""
     scales = writer.weights.get(node.input[2]) if node.op_type == "Resize" and len(node.input) == 3 else None
     if scales is None or scales.shape != (4,) or tuple(scales[:2]) != (1, 1) or attribute(node, "axes", None):
         return None
     if attribute(node, "mode", b"nearest") != mode or node.input[0] not in writer.shapes:
         return None
-    return tuple(int(s) if s == int(s) else 0 for s in scales[2:])  # type: ignore[return-value]
+    return float(scales[2]), float(scales[3])
 
 
 def _is_floor(node: onnx.NodeProto) -> bool:

@@ -112,9 +112,9 @@ class Writer:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=name, **attributes))
         return output
 
-    def constant(self, name: str, value: NDArray[Any]) -> str:
+    def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
         """A constant of the new graph."""
-        self._constants[name] = numpy_helper.from_array(value, name)
+        self._constants[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
     def pair(self, name: str, scale: Scale | None = None) -> str:

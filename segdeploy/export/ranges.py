@@ -64,7 +64,7 @@ class Histogram:
         Args:
             method: "minmax": all values. "percentile": all but 0.01 %, half of them on each side, or of the largest
                 absolute values where `symmetric`. "entropy": the limit at which rounding and clipping together
-                lose the least information (https://on-demand.gputechconf.com/gtc/2017/presentation/s7310-8-bit-inference-with-tensorrt.pdf).
+                lose the least information (S. Migacz, "8-bit inference with TensorRT", GTC 2017).
             symmetric: whether the range is to be (-x, x).
         """
         low, high = self.low, self.high
@@ -114,9 +114,7 @@ def _least_divergence(counts: NDArray[np.int64]) -> int:
     return found
 
 
-def collect(
-    model: onnx.ModelProto, names: Sequence[str], images: Sequence[NDArray[np.uint8]]
-) -> dict[str, Histogram]:
+def collect(model: onnx.ModelProto, names: Sequence[str], images: Sequence[NDArray[np.uint8]]) -> dict[str, Histogram]:
     """Run the graph in its own precision on each image and count the values of the tensors `names`.
 
     Raises:
@@ -134,7 +132,7 @@ def collect(
     for name, histogram in found.items():
         if not (np.isfinite(histogram.low) and np.isfinite(histogram.high)):
             raise ExportError(
-                f"{name}: takes values that are infinite or no numbers on the calibration images; INT8 needs finite ones"
+                f"{name}: takes values that are not finite on the calibration images, which INT8 cannot hold"
             )
     return found
 

@@ -145,9 +145,7 @@ def leave_out(
     return Choice(left_out, found[1], all_in)
 
 
-def _measure(
-    layers: Sequence[str], loss: Callable[[Sequence[str]], Loss], room: int
-) -> dict[tuple[str, ...], Loss]:
+def _measure(layers: Sequence[str], loss: Callable[[Sequence[str]], Loss], room: int) -> dict[tuple[str, ...], Loss]:
     """Each layer alone; where `room` is short, groups of neighbours, of which the worst are split again."""
     width = -(-len(layers) // max(1, room if len(layers) <= room else room // 2))
     groups = [tuple(layers[i : i + width]) for i in range(0, len(layers), width)]
