@@ -1,0 +1,170 @@
+"""Which values the tensors of a graph take on calibration images, and the range that eight bits are given of them.
+
+onnxruntime's calibrators keep all tensors of all images in memory, and calibrate for one graph at a time; here each
+image is counted and forgotten, and two graphs are made from one pass.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from segdeploy.environment import available_cores
+from segdeploy.errors import DataError, ExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+Method = Literal["minmax", "entropy", "percentile"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+_BINS = 4096
+_LEVELS = 128  # of the absolute value, in eight bits with a sign
+_STEP = 8
+_PERCENTILE = 99.99
+_AT_ONCE = 2**28
+"""Elements that one run of the graph hands out: 1 GiB."""
+
+
+class Histogram:
+    """How often a tensor takes which values: counts of equal bins over [-limit, limit], and the extremes themselves."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(_BINS, np.int64)
+        self.limit = 0.0
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, values: NDArray[np.floating]) -> None:
+        """Count `values`, of any shape; the limit is a power of two and doubles as need be, so that no count moves."""
+        if not values.size:
+            return
+        low, high = float(values.min()), float(values.max())
+        self.low, self.high = float(np.minimum(self.low, low)), float(np.maximum(self.high, high))  # NaN stays
+        largest = max(-low, high)
+        if not np.isfinite(largest) or largest == 0:
+            self.counts[_BINS // 2] += values.size if largest == 0 else 0
+            return
+        if self.limit == 0:
+            self.limit = float(2.0 ** np.ceil(np.log2(largest)))
+        while self.limit < largest:
+            merged = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.pad(merged, _BINS // 4)
+            self.limit *= 2
+        bins = (values.ravel() * (_BINS / 2 / self.limit) + _BINS / 2).astype(np.int32)
+        self.counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
+
+    def range(self, method: Method, *, symmetric: bool) -> tuple[float, float]:
+        """The least and the greatest value that is to be told apart; what lies beyond is clipped.
+
+        Args:
+            method: "minmax": all values. "percentile": all but 0.01 %, half of them on each side, or of the largest
+                absolute values where `symmetric`. "entropy": the limit at which rounding and clipping together
+                lose the least information (S. Migacz, "8-bit inference with TensorRT", GTC 2017).
+            symmetric: whether the range is to be (-x, x).
+        """
+        low, high = self.low, self.high
+        width = 2 * self.limit / _BINS
+        absolute = self.counts[_BINS // 2 :] + self.counts[: _BINS // 2][::-1]
+        if method == "entropy" and width:
+            limit = _least_divergence(absolute) * width
+            low, high = max(low, -limit), min(high, limit)
+        elif method == "percentile" and width:
+            if symmetric:
+                limit = _quantile(absolute, _PERCENTILE / 100) * width
+                low, high = max(low, -limit), min(high, limit)
+            else:
+                cut = (1 - _PERCENTILE / 100) / 2
+                low = max(low, self.limit - _quantile(self.counts[::-1], 1 - cut) * width)
+                high = min(high, _quantile(self.counts, 1 - cut) * width - self.limit)
+        largest = max(abs(low), abs(high))
+        return (-largest, largest) if symmetric else (low, high)
+
+
+def _quantile(counts: NDArray[np.int64], share: float) -> int:
+    """How many bins, from the first on, hold that share."""
+    return int(np.searchsorted(np.cumsum(counts), share * counts.sum())) + 1
+
+
+def _least_divergence(counts: NDArray[np.int64]) -> int:
+    """After how many bins to clip, so that 128 levels differ least (Kullback-Leibler) from the counts."""
+    best, found = np.inf, len(counts)
+    last = int(np.flatnonzero(counts)[-1]) + 1
+    if last <= _LEVELS:
+        return last
+    for size in [*range(_LEVELS, last, _STEP), last]:
+        kept = counts[:size].astype(np.float64)
+        clipped = kept.copy()
+        clipped[-1] += counts[size:].sum()
+        level = np.arange(size) * _LEVELS // size
+        filled = kept > 0
+        share = np.bincount(level, kept, _LEVELS) / np.maximum(np.bincount(level, filled, _LEVELS), 1)
+        rounded = np.where(filled, share[level], 0)
+        if not rounded.any():
+            continue
+        p, q = clipped / clipped.sum(), rounded / rounded.sum()
+        at = p > 0
+        divergence = float((p[at] * np.log(p[at] / np.maximum(q[at], 1e-9))).sum())
+        if divergence < best:
+            best, found = divergence, size
+    return found
+
+
+def collect(model: onnx.ModelProto, names: Sequence[str], images: Sequence[NDArray[np.uint8]]) -> dict[str, Histogram]:
+    """Run the graph in its own precision on each image and count the values of the tensors `names`.
+
+    Raises:
+        DataError: no images.
+        ExportError: a tensor with a value that is infinite or no number.
+    """
+    if not len(images):
+        raise DataError("calibration: expected at least one image, found none")
+    found = {name: Histogram() for name in names}
+    sessions = [(part, _session(model, part)) for part in _parts(model, names)]
+    for image in images:
+        for part, session in sessions:
+            for name, value in zip(part, session.run(part, {"image": image}), strict=True):
+                found[name].add(value)
+    for name, histogram in found.items():
+        if not (np.isfinite(histogram.low) and np.isfinite(histogram.high)):
+            raise ExportError(
+                f"{name}: takes values that are not finite on the calibration images, which INT8 cannot hold"
+            )
+    return found
+
+
+def _parts(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[list[str]]:
+    """The names in groups whose tensors fit into memory together; a side that is free counts as 1."""
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info}
+    part: list[str] = []
+    elements = 0
+    for name in names:
+        size = int(np.prod([max(1, side) for side in shapes.get(name, [])]))
+        if part and elements + size > _AT_ONCE:
+            yield part
+            part, elements = [], 0
+        part.append(name)
+        elements += size
+    if part:
+        yield part
+
+
+def _session(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    known = {v.name for v in model.graph.output}
+    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    return open_session(opened)
+
+
+def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """The graph on onnxruntime's CPU provider, in memory."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = available_cores()
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.log_severity_level = 4
+    return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
