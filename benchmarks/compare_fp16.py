@@ -1,0 +1,231 @@
+"""Converters from FP32 to FP16 ONNX side by side: is the graph right, does TensorRT take it, are the labels kept?
+
+    pip install "segdeploy[all-cpu,rtx]" onnxconverter-common "nvidia-modelopt[onnx]"
+    python benchmarks/compare_fp16.py MODEL.onnx... -o results/fp16_converters
+
+MODEL.onnx is the graph of a bundle. To these come the planted graphs of tests/export/graphs.py, right in FP32 and wrong
+where FP16 is taken without care. Every converter gets the same graph, is asked to keep inputs and outputs, and what can
+calibrate gets the same pictures (`natural_images`). Labels are compared with those of FP32 on other pictures, both as
+onnxruntime computes them and with FP16's rounding and range (`segdeploy.export.half`). Builds are real, on a CPU;
+nothing is run on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "export"))
+import graphs
+
+from segdeploy.data.natural import natural_images
+from segdeploy.environment import describe_machine
+from segdeploy.export.engine import load_rtx
+from segdeploy.export.graph import session_of
+from segdeploy.export.half import run_half
+from segdeploy.export.precision import to_fp16
+from segdeploy.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+Images = list["NDArray[np.uint8]"]
+
+
+def segdeploy(model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
+    """Ours."""
+    return to_fp16(model, images)[0]
+
+
+def modelopt(model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
+    """NVIDIA's AutoCast with its defaults, calibrated; it reads files."""
+    from modelopt.onnx.autocast import convert_to_mixed_precision
+
+    with tempfile.TemporaryDirectory() as folder:
+        path, data = Path(folder) / "model.onnx", Path(folder) / "data.npz"
+        onnx.save(model, path)
+        np.savez(data, image=np.concatenate(images[:1]))
+        return convert_to_mixed_precision(str(path), low_precision_type="fp16", keep_io_types=True,
+                                          calibration_data=str(data))  # fmt: skip
+
+
+def onnxconverter_common(model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
+    """With its list of operators to leave out."""
+    from onnxconverter_common.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(model, keep_io_types=True, check_fp16_ready=False)
+
+
+def onnxruntime_transformers(model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
+    """With its list of operators to leave out."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(model, keep_io_types=True)
+
+
+CONVERTERS = (segdeploy, modelopt, onnxconverter_common, onnxruntime_transformers)
+PACKAGES = {
+    "modelopt": "nvidia-modelopt",
+    "onnxconverter_common": "onnxconverter-common",
+    "onnxruntime_transformers": "onnxruntime",
+}
+
+
+def said(action: Callable[[], Any]) -> tuple[Any, str]:
+    """What an action gives, and the first line of what it raises."""
+    try:
+        return action(), ""
+    except Exception as e:
+        return None, (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+
+
+def build(model: onnx.ModelProto) -> None:
+    """Parse and build with TensorRT for RTX, strongly typed, batch 1."""
+    trt = load_rtx()
+    builder = trt.Builder(LOGGER)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, LOGGER)
+    if not parser.parse(model.SerializeToString()):
+        raise ValueError(f"{parser.get_error(0).node_name()}: {parser.get_error(0).desc()}")
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    shape = (1, *size_of(model), 3)
+    profile.set_shape("image", shape, shape, shape)
+    config.add_optimization_profile(profile)
+    if builder.build_serialized_network(network, config) is None:
+        raise ValueError("the build fails")
+
+
+def size_of(model: onnx.ModelProto) -> tuple[int, int]:
+    """Height and width of its image."""
+    sides = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    return sides[1], sides[2]
+
+
+def interface(model: onnx.ModelProto) -> list[Any]:
+    """Names and types of inputs and outputs."""
+    return [(v.name, v.type.tensor_type.elem_type) for v in (*model.graph.input, *model.graph.output)]
+
+
+def floats(model: onnx.ModelProto) -> dict[str, int]:
+    """How many nodes give FP16, FP32 (casts aside), and how many casts there are."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(bare).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)}
+    nodes = [n for n in model.graph.node if n.op_type not in ("Cast", "Constant")]
+    return {
+        "fp16": sum(types.get(n.output[0]) == onnx.TensorProto.FLOAT16 for n in nodes),
+        "fp32": sum(types.get(n.output[0]) == onnx.TensorProto.FLOAT for n in nodes),
+        "casts": sum(n.op_type == "Cast" for n in model.graph.node),
+    }
+
+
+def judge(name: str, model: onnx.ModelProto, calibration: Images, test: NDArray[np.uint8], engine: bool) -> list[dict]:
+    """One record for each converter."""
+    expected = session_of(model).run(None, {"image": test})[0]
+    records = []
+    for converter in CONVERTERS:
+        given = onnx.ModelProto()
+        given.CopyFrom(model)
+        begin = time.perf_counter()
+        made, error = said(lambda given=given, converter=converter: converter(given, calibration))
+        record: dict[str, Any] = {"model": name, "converter": converter.__name__, "error": error}
+        record["seconds"] = round(time.perf_counter() - begin, 2)
+        records.append(record)
+        print(name, converter.__name__, record["seconds"], error, flush=True)
+        if made is None:
+            continue
+        record["checker"] = said(lambda made=made: onnx.checker.check_model(made, full_check=True))[1]
+        record["types"] = said(
+            lambda made=made: onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True)
+        )[1]
+        record["interface_kept"] = interface(made) == interface(model)
+        record["metadata_kept"] = list(made.metadata_props) == list(model.metadata_props)
+        record["opset"] = next(o.version for o in made.opset_import if o.domain in ("", "ai.onnx"))
+        record |= floats(made)
+        for key, run in (("half", run_half), ("onnxruntime", _run)):
+            labels, failed = said(lambda made=made, run=run: run(made, test)[0])
+            agreement = None if failed else round(float((labels == expected).mean()), 5)
+            record[key] = {"agreement": agreement, "error": failed}
+        record["build"] = said(lambda made=made: build(made))[1] if engine else None
+    return records
+
+
+def _run(model: onnx.ModelProto, image: NDArray[np.uint8]) -> list[Any]:
+    return session_of(model).run(None, {"image": image})
+
+
+def table(records: list[dict], planted: bool) -> str:
+    """Rows in Markdown."""
+    head = ["Model", "Converter", "Valid", "Metadata", "Opset", "FP16 / FP32 nodes", "Casts", "Same label, FP16, %"]
+    head += ["Same label, onnxruntime, %"] + ([] if planted else ["TensorRT for RTX"]) + ["Seconds"]
+    rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for r in records:
+        if r["error"]:
+            rows.append(f"| {r['model']} | {r['converter']} | fails: {r['error']} |" + " |" * (len(head) - 3))
+            continue
+        valid = "yes" if not r["checker"] and not r["types"] and r["interface_kept"] else _why(r)
+        cells = [r["model"], r["converter"], valid, "kept" if r["metadata_kept"] else "lost", str(r["opset"])]
+        cells += [f"{r['fp16']} / {r['fp32']}", str(r["casts"])]
+        cells += [_share(r["half"]), _share(r["onnxruntime"])]
+        cells += ([] if planted else ["refused: " + r["build"] if r["build"] else "builds"]) + [f"{r['seconds']:.1f}"]
+        rows.append("| " + " | ".join(c.replace("|", "/") for c in cells) + " |")
+    return "\n".join(rows)
+
+
+def _why(record: dict) -> str:
+    return "; ".join(filter(None, [record["checker"], record["types"], "" if record["interface_kept"] else "other I/O"]))
+
+
+def _share(side: dict) -> str:
+    return "does not run" if side["agreement"] is None else f"{100 * side['agreement']:.3f}"
+
+
+def logger() -> Any:
+    """The one logger of TensorRT, silent."""
+    trt = load_rtx()
+
+    class Silent(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            pass
+
+    return Silent()
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("models", type=Path, nargs="*")
+    arguments.add_argument("-o", "--output", type=Path, required=True, help="Without ending: .json and .md are written.")
+    given = arguments.parse_args()
+    warnings.simplefilter("ignore")
+    LOGGER = logger()
+    found: dict[str, list[dict]] = {"models": [], "planted": []}
+    for path in given.models:
+        model = onnx.load(path)
+        calibration = [x[None] for x in natural_images(3, size_of(model))]
+        found["models"] += judge(path.stem, model, calibration, natural_images(3, size_of(model), seed=1), engine=True)
+    for name, make in graphs.PLANTED.items():
+        found["planted"] += judge(name, make()[0], [graphs.picture()], graphs.picture(), engine=False)
+    versions = {name: importlib.metadata.version(package) for name, package in PACKAGES.items()}
+    about = {"machine": describe_machine(), "versions": versions | {"onnx": onnx.__version__}, **found}
+    write_json(given.output.with_suffix(".json"), about)
+    text = f"{table(found['models'], False)}\n\n## Planted\n\n{table(found['planted'], True)}\n"
+    write_text(given.output.with_suffix(".md"), text)
+    print(text)
