@@ -1,4 +1,4 @@
-"""INT8 graphs of a small network: their form, their numbers against NumPy and onnx's own evaluator, and who runs them."""
+"""INT8 graphs of a small network: their form, their numbers against NumPy and onnx's evaluator, who runs them."""
 
 import collections
 
