@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_TINY = 2.0**-100  # a scale must not be 0
+_TINY = 2.0**-60  # a scale must not be 0, nor the product of two
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,13 @@ def symmetric(low: float, high: float) -> Scale:
     return Scale(max(abs(low), abs(high), 127 * _TINY) / 127, 0, np.int8)
 
 
-def weight_steps(weight: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
-    """The step of each channel, so that its largest weight is 127; 1 where all are 0."""
+def weight_steps(
+    weight: NDArray[np.floating], axis: int, least: NDArray[np.float64] | float = 0.0
+) -> NDArray[np.float64]:
+    """The step of each channel, so that its largest weight is 127, but not below `least`; 1 where all are 0."""
     others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
-    largest = np.abs(weight.astype(np.float64)).max(axis=others)
-    return np.where(largest > 0, np.maximum(largest / 127, _TINY), 1.0)
+    steps = np.maximum(np.abs(weight.astype(np.float64)).max(axis=others) / 127, least)
+    return np.where(steps > 0, np.maximum(steps, _TINY), 1.0)
 
 
 def weighted(model: onnx.ModelProto, operators: Set[str]) -> list[str]:
@@ -153,12 +155,13 @@ class Writer:
         `value` stands for the weight where it is not as in the source; no step is below that of `least`.
         """
         value = self.weights[name] if value is None else value
-        steps = weight_steps(value, axis)
-        steps = steps if least is None else np.maximum(steps, least)
+        float_type = np.float16 if value.dtype == np.float16 else np.float32
+        smallest = 0.0 if least is None else least
+        steps = np.maximum(weight_steps(value, axis, smallest), np.finfo(float_type).tiny)
+        steps = steps.astype(float_type).astype(np.float64)  # what the graph will hold
         shape = [1] * value.ndim
         shape[axis] = -1
         integers = np.clip(np.rint(value / steps.reshape(shape)), -127, 127).astype(np.int8)
-        float_type = value.dtype if value.dtype == np.float16 else np.float32
         unique = name if f"{name}.quantized" not in self._constants else f"{name}.{len(self._constants)}"
         inputs = [
             self.constant(f"{unique}.quantized", integers),
@@ -180,14 +183,17 @@ class Writer:
         return self.make("DequantizeLinear", f"{unique}.dequantize", inputs, f"{unique}.dequantized", axis=0)
 
     def finish(self) -> onnx.ModelProto:
-        """The new graph: interface, metadata and opset as in the source, without constants that nothing reads."""
+        """The new graph: interface, metadata and opset as in the source, without what nothing reads."""
         model = onnx.ModelProto()
         model.CopyFrom(self.source)
         graph = model.graph
         del graph.node[:]
         del graph.value_info[:]
-        graph.node.extend(self.nodes)
-        read = {name for node in self.nodes for name in node.input}
+        read = set(self.outputs)
+        for node in reversed(self.nodes):
+            if read.intersection(node.output):
+                read.update(node.input)
+                graph.node.insert(0, node)
         kept = [c for c in (*graph.initializer, *self._constants.values()) if c.name in read]
         del graph.initializer[:]
         graph.initializer.extend(kept)

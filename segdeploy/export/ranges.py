@@ -27,6 +27,7 @@ _BINS = 4096
 _LEVELS = 128  # of the absolute value, in eight bits with a sign
 _STEP = 8
 _PERCENTILE = 99.99
+_NOTHING = 1e-30
 _AT_ONCE = 2**28
 """Elements that one run of the graph hands out: 1 GiB."""
 
@@ -46,8 +47,10 @@ class Histogram:
         low, high = float(values.min()), float(values.max())
         self.low, self.high = float(np.minimum(self.low, low)), float(np.maximum(self.high, high))  # NaN stays
         largest = max(-low, high)
-        if not np.isfinite(largest) or largest == 0:
-            self.counts[_BINS // 2] += values.size if largest == 0 else 0
+        if not np.isfinite(largest):
+            return  # `collect` says so
+        if largest < _NOTHING:
+            self.counts[_BINS // 2] += values.size
             return
         if self.limit == 0:
             self.limit = float(2.0 ** np.ceil(np.log2(largest)))
@@ -55,7 +58,7 @@ class Histogram:
             merged = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.pad(merged, _BINS // 4)
             self.limit *= 2
-        bins = (values.ravel() * (_BINS / 2 / self.limit) + _BINS / 2).astype(np.int32)
+        bins = (values.ravel().astype(np.float32) * (_BINS / 2 / self.limit) + _BINS / 2).astype(np.int32)
         self.counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
 
     def range(self, method: Method, *, symmetric: bool) -> tuple[float, float]:

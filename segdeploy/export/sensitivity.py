@@ -45,8 +45,7 @@ class Judge:
 
     def __init__(self, model: onnx.ModelProto, images: Sequence[NDArray[np.uint8]]) -> None:
         self.images = images
-        self.labels = [name.name for name in model.graph.output]
-        self.truth = list(self._run(model))
+        self.truth = self._run(model)
 
     def __call__(self, model: onnx.ModelProto) -> Loss:
         """Run a graph of the same interface."""
@@ -66,7 +65,8 @@ class Judge:
         opened.graph.output.append(onnx.ValueInfoProto(name=best.input[0]))
         session = open_session(opened)
         axis = attribute(best, "axis", 0)
-        found = (session.run([best.input[0], *self.labels], {"image": image}) for image in self.images)
+        names = [best.input[0], model.graph.output[0].name]
+        found = (session.run(names, {"image": image}) for image in self.images)
         return [(np.moveaxis(logits, axis, -1).astype(np.float32), labels) for logits, labels in found]
 
 
