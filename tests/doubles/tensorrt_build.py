@@ -144,7 +144,7 @@ def _refusal(lib, network, config, flags):
     if lib.faults.build:
         return lib.faults.build
     if network._state["model"] is None:
-        return "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (Network must have an output.)"
+        return "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (network without an output)"
     if network._state["typed"] and (wrong := PRECISION_FLAGS & flags):
         return f"Error Code 4: API Usage Error (precision flags {sorted(wrong)} set on a strongly typed network)"
     for tensor in network._state["inputs"]:
