@@ -9,10 +9,13 @@ until it crashes (double free, use after free, misuse in a capture) is kept in `
 
 import ctypes
 import enum
+import importlib
 import random
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -185,9 +188,23 @@ class Device:
         self.sticky = E.cudaErrorInvalidValue
         return None
 
+    def install(self, monkeypatch: Any) -> None:
+        """Puts `module` where imports find it, whether cuda-python is installed or not."""
+        module = self.module()
+        try:
+            package = importlib.import_module("cuda.bindings")
+        except ImportError:
+            package = ModuleType("cuda.bindings")
+            monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+            monkeypatch.setitem(sys.modules, "cuda.bindings", package)
+            monkeypatch.setattr(sys.modules["cuda"], "bindings", package, raising=False)
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", module)
+        monkeypatch.setattr(package, "runtime", module, raising=False)
+
     def module(self) -> ModuleType:
         """What stands for `cuda.bindings.runtime`."""
         made = ModuleType("cuda.bindings.runtime")
+        made.__spec__ = ModuleSpec(made.__name__, None)
         for cls in (cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode):
             setattr(made, cls.__name__, cls)
         made.cudaStreamNonBlocking, made.cudaEventDisableTiming = 1, 2

@@ -20,6 +20,7 @@ ONNX_TYPES = {1: "FLOAT", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOO
 class Plan:
     """A serialized engine."""
 
+    library: str
     version: str
     capability: tuple[int, int]
     gpu: str
