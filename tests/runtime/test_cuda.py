@@ -79,7 +79,9 @@ def test_short_memory_is_one_line_with_numbers(cuda_device):
     runtime = cuda.load()
     with (
         runtime.buffer(cuda_device.memory // 4),
-        pytest.raises(cuda.DeviceMemoryError, match=r"1,024\.0 MiB were asked for, 768\.0 of 1,024\.0 MiB are free") as e,
+        pytest.raises(
+            cuda.DeviceMemoryError, match=r"1,024\.0 MiB were asked for, 768\.0 of 1,024\.0 MiB are free"
+        ) as e,
     ):
         runtime.buffer(cuda_device.memory)
     assert e.value.exit_code == 2
