@@ -132,7 +132,7 @@ class Flavour:
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is not None:
             return engine
-        if any(words in error for error in heard.errors for words in _NO_DRIVER):
+        if any(words in heard.reason for words in _NO_DRIVER):
             raise MissingPartError(self._no_gpu(heard.reason))
         raise ModelError(f"{name}: {self.title} rejects this engine: {heard.reason or 'it does not say why'}")
 
@@ -179,7 +179,7 @@ def _logger(trt: Any) -> Any:
     names = [(kinds.INTERNAL_ERROR, "INTERNAL_ERROR"), (kinds.ERROR, "ERROR")]
     names += [(kinds.WARNING, "WARNING"), (kinds.INFO, "INFO")]
 
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.listeners: list[Heard] = []
