@@ -47,7 +47,7 @@ class TrtRunner(Runner):
         lock = read_lock(path.with_name(LOCK_FILE))
         self.flavour = trt.load(lock.flavour)
         if refusal := lock.refusal(self.flavour.version, gpu):
-            raise ModelError(f"{path}: {refusal}")
+            raise ModelError(f"{path}: {refusal}; run segdeploy build {path.parent} here")
         self.lock = lock
         self.session: Session | None = None
         self._kernels: kernel_cache.KernelCache | None = None
