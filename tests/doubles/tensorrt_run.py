@@ -1,0 +1,309 @@
+"""What the runtime's side of the TensorRT double does; each function's first argument is the loaded library."""
+
+import functools
+import threading
+import time
+
+import numpy as np
+from pybind import make
+from tensorrt_values import NUMPY, ONNX_TYPES, Plan, doing, read_plan
+
+BEHAVIOUR: dict = {}
+does = doing(BEHAVIOUR)
+WEIGHTS, SCRATCH = 1 << 20, 2 << 20  # device bytes of an engine, and of one of its contexts
+
+
+class Held:
+    """Device memory that goes with the object that it belongs to."""
+
+    def __init__(self, device, size: int) -> None:
+        self.device, self.size = device, size
+
+    def __del__(self) -> None:
+        self.device.release(self.size)
+
+
+@does("Runtime.__init__")
+def _runtime(lib, self, logger):
+    lib.start(logger)
+    self._state |= {"logger": lib.logger, "engine_host_code_allowed": False, "max_threads": 1, "DLA_core": -1}
+
+
+@does("Runtime.deserialize_cuda_engine")
+def _deserialize(lib, self, data):
+    plan = read_plan(data)
+    if refusal := _refusal(lib, self, plan):
+        lib.say("ERROR", refusal)
+        return None
+    if not lib.device.hold(WEIGHTS):
+        lib.say("ERROR", "Error Code 2: OutOfMemory (no device memory for the weights)")
+        return None
+    tensors = _tensors(plan)
+    return make(lib.classes["ICudaEngine"], plan=plan, runtime=self, tensors=tensors, held=Held(lib.device, WEIGHTS))
+
+
+def _refusal(lib, runtime, plan: Plan | None) -> str:
+    if plan is None:
+        return "Error Code 1: Serialization (assertion magicTagRead == kMAGIC_TAG failed. Magic tag does not match)"
+    mine, theirs = ([int(n) for n in v.split(".")] for v in (lib.full_version, plan.version))
+    if mine != theirs:
+        if not plan.version_compatible or theirs > mine:
+            return f"Error Code 1: Serialization (engine of version {plan.version}, library {lib.full_version})"
+        if not runtime._state["engine_host_code_allowed"]:
+            return "Error Code 4: API Usage Error (the plan holds host code, engine_host_code_allowed is off)"
+    fits = {
+        "NONE": plan.capability == lib.device.capability,
+        "SAME_COMPUTE_CAPABILITY": plan.capability == lib.device.capability,
+        "AMPERE_PLUS": lib.device.capability >= (8, 0),
+    }
+    if not fits[plan.hardware]:
+        return f"Error Code 6: API Usage Error (engine for compute {plan.capability}, device {lib.device.capability})"
+    return ""
+
+
+def _tensors(plan: Plan) -> dict[str, tuple[bool, str, tuple]]:
+    """name -> (whether an input, DataType member, ONNX dims: numbers and names)."""
+    import onnx
+
+    graph = onnx.load_from_string(plan.onnx).graph
+    found = {}
+    for value in (*graph.input, *graph.output):
+        kind = value.type.tensor_type
+        dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim)
+        found[value.name] = (value in graph.input, ONNX_TYPES[kind.elem_type], dims)
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _session(model: bytes):
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    return ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+
+
+# Engine
+
+
+def _known(lib, engine, name):
+    found = engine._state["tensors"].get(name)
+    if found is None:
+        lib.say("ERROR", f"Error Code 3: API Usage Error (no tensor {name!r})")
+    return found
+
+
+BEHAVIOUR["ICudaEngine.num_io_tensors"] = lambda lib, self: len(self._state["tensors"])
+BEHAVIOUR["ICudaEngine.num_optimization_profiles"] = lambda lib, self: max(1, len(self._state["plan"].profiles))
+BEHAVIOUR["ICudaEngine.num_layers"] = lambda lib, self: 1
+BEHAVIOUR["ICudaEngine.name"] = lambda lib, self: "Unnamed Network 0"
+BEHAVIOUR["ICudaEngine.device_memory_size_v2"] = lambda lib, self: SCRATCH
+BEHAVIOUR["ICudaEngine.device_memory_size"] = lambda lib, self: SCRATCH
+BEHAVIOUR["ICudaEngine.is_shape_inference_io"] = lambda lib, self, name: False
+BEHAVIOUR["ICudaEngine.streamable_weights_size"] = lambda lib, self: 0
+BEHAVIOUR["ICudaEngine.hardware_compatibility_level"] = lambda lib, self: lib.member(
+    "HardwareCompatibilityLevel", self._state["plan"].hardware
+)
+
+
+@does("ICudaEngine.get_tensor_name")
+def _tensor_name(lib, self, index):
+    return list(self._state["tensors"])[index]
+
+
+@does("ICudaEngine.get_tensor_mode")
+def _tensor_mode(lib, self, name):
+    found = _known(lib, self, name)
+    return lib.member("TensorIOMode", "NONE" if found is None else "INPUT" if found[0] else "OUTPUT")
+
+
+@does("ICudaEngine.get_tensor_dtype")
+def _tensor_dtype(lib, self, name):
+    found = _known(lib, self, name)
+    return lib.member("DataType", "FLOAT" if found is None else found[1])
+
+
+@does("ICudaEngine.get_tensor_shape")
+def _tensor_shape(lib, self, name):
+    found = _known(lib, self, name)
+    return lib.classes["Dims"]([d if isinstance(d, int) else -1 for d in found[2]] if found else [])
+
+
+@does("ICudaEngine.get_tensor_location")
+def _tensor_location(lib, self, name):
+    return lib.member("TensorLocation", "DEVICE")
+
+
+@does("ICudaEngine.get_tensor_format")
+def _tensor_format(lib, self, name, profile_index=0):
+    return lib.member("TensorFormat", "LINEAR")
+
+
+def _limits(engine, name, index):
+    """(min, opt, max) of an input under a profile."""
+    dims = engine._state["tensors"][name][2]
+    profiles = engine._state["plan"].profiles
+    return profiles[index].get(name, [dims] * 3) if profiles else [dims] * 3
+
+
+@does("ICudaEngine.get_tensor_profile_shape")
+def _profile_shape(lib, self, name, index):
+    found = _known(lib, self, name)
+    if found is None or not found[0] or index >= max(1, len(self._state["plan"].profiles)):
+        return [lib.classes["Dims"]()] * 3
+    return [lib.classes["Dims"](s) for s in _limits(self, name, index)]
+
+
+@does("ICudaEngine.serialize")
+def _serialize(lib, self):
+    from tensorrt_values import host_memory
+
+    return host_memory(lib, self._state["plan"].to_bytes())
+
+
+@does("ICudaEngine.create_execution_context")
+def _create_context(lib, self, *_how):
+    if lib.faults.context or not lib.device.hold(SCRATCH):
+        lib.say("ERROR", f"Error Code 2: OutOfMemory (Requested size was {SCRATCH} bytes.)")
+        return None
+    return make(
+        lib.classes["IExecutionContext"],
+        engine=self, shapes={}, addresses={}, active_optimization_profile=0, busy=threading.Lock(),
+        held=Held(lib.device, SCRATCH), nvtx_verbosity=lib.member("ProfilingVerbosity", "LAYER_NAMES_ONLY"), name="",
+    )  # fmt: skip
+
+
+# Context
+
+
+@does("IExecutionContext.set_optimization_profile_async")
+def _set_profile(lib, self, index, stream):
+    engine = self._state["engine"]
+    if lib.faults.profile or not 0 <= index < max(1, len(engine._state["plan"].profiles)):
+        lib.say("ERROR", f"Error Code 3: API Usage Error (profile {index})")
+        return False
+    self._state |= {"active_optimization_profile": index, "shapes": {}}
+    return True
+
+
+@does("IExecutionContext.set_input_shape")
+def _set_input_shape(lib, self, name, shape):
+    engine, shape = self._state["engine"], tuple(shape)
+    found = _known(lib, engine, name)
+    if found is None or not found[0] or lib.faults.shape:
+        return False
+    low, _, high = _limits(engine, name, self._state["active_optimization_profile"])
+    if len(shape) != len(low) or any(not a <= s <= b for a, s, b in zip(low, shape, high, strict=True)):
+        lib.say("ERROR", f"Error Code 3: API Usage Error (set dimensions {shape} for {name}, valid {low} to {high})")
+        return False
+    self._state["shapes"][name] = shape
+    return True
+
+
+def _missing(lib, context) -> list[str]:
+    tensors = context._state["engine"]._state["tensors"]
+    free = [n for n, (is_input, _, dims) in tensors.items() if is_input and any(isinstance(d, str) for d in dims)]
+    return [n for n in free if n not in context._state["shapes"] or lib.faults.infer]
+
+
+@does("IExecutionContext.infer_shapes")
+def _infer(lib, self):
+    return _missing(lib, self)
+
+
+BEHAVIOUR["IExecutionContext.all_binding_shapes_specified"] = lambda lib, self: not _missing(lib, self)
+
+
+def _shape(context, name) -> tuple[int, ...]:
+    """The shape of a tensor as it is now; -1 where it is not known yet."""
+    tensors = context._state["engine"]._state["tensors"]
+    if name in context._state["shapes"]:
+        return context._state["shapes"][name]
+    known = {
+        d: given[i]
+        for n, given in context._state["shapes"].items()
+        for i, d in enumerate(tensors[n][2])
+        if isinstance(d, str)
+    }
+    return tuple(d if isinstance(d, int) else known.get(d, -1) for d in tensors[name][2])
+
+
+@does("IExecutionContext.get_tensor_shape")
+def _context_shape(lib, self, name):
+    return lib.classes["Dims"](_shape(self, name) if _known(lib, self._state["engine"], name) else ())
+
+
+@does("IExecutionContext.set_tensor_address")
+def _set_address(lib, self, name, address):
+    if _known(lib, self._state["engine"], name) is None or lib.faults.address:
+        return False
+    self._state["addresses"][name] = address
+    return True
+
+
+@does("IExecutionContext.get_tensor_address")
+def _get_address(lib, self, name):
+    return self._state["addresses"].get(name, 0)
+
+
+@does("IExecutionContext.execute_async_v3")
+def _execute(lib, self, stream):
+    device = lib.device
+    if not self._state["busy"].acquire(blocking=False):
+        device.problems.append("a context was used by two threads at once")
+        return False
+    try:
+        time.sleep(0)  # the real call lets other threads run
+        on = device.stream(stream)
+        refusal = _cannot_execute(lib, self, on)
+        if refusal:
+            lib.say("ERROR", refusal)
+            return False
+        with device.lock:
+            device.enqueue(on, _work(lib, self))
+        return True
+    finally:
+        self._state["busy"].release()
+
+
+def _cannot_execute(lib, context, on) -> str:
+    if lib.faults.execute:
+        return "IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime (launch failure)"
+    if on is None:
+        return "IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime (invalid resource handle)"
+    if on.capture is not None and lib.faults.execute_in_capture:
+        on.invalid = True
+        return "IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime (not permitted when stream is capturing)"
+    if missing := _missing(lib, context):
+        return f"IExecutionContext::enqueueV3: Error Code 3: API Usage Error (shapes of {missing} are not set)"
+    for name in context._state["engine"]._state["tensors"]:
+        address = context._state["addresses"].get(name, 0)
+        if not address:
+            return f"IExecutionContext::enqueueV3: Error Code 3: API Usage Error (address of {name} is not set)"
+        if address % 256:
+            return f"IExecutionContext::enqueueV3: Error Code 3: API Usage Error (address of {name} is not aligned)"
+    return ""
+
+
+def _work(lib, context):
+    """The run, with shapes and addresses as they are now; a captured graph keeps these."""
+    engine, device = context._state["engine"], lib.device
+    tensors = {
+        name: (is_input, NUMPY[kind], _shape(context, name), context._state["addresses"][name])
+        for name, (is_input, kind, _) in engine._state["tensors"].items()
+    }
+    model = engine._state["plan"].onnx
+
+    def run() -> None:
+        views = {}
+        for name, (_, dtype, shape, address) in tensors.items():
+            block = device.bytes_at(address, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            if block is None:
+                return
+            views[name] = block.view(dtype).reshape(shape)
+        found = _session(model).run(None, {n: views[n] for n, t in tensors.items() if t[0]})
+        for name, value in zip([n for n, t in tensors.items() if not t[0]], found, strict=True):
+            views[name][:] = value
+
+    return run
