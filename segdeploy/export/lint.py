@@ -1,6 +1,6 @@
 """What will not build with TensorRT, or builds and does badly: one table over an ONNX graph. Needs no TensorRT.
 
-The rows stand in `lint_operators`, `lint_types`, `lint_attributes` and `lint_quantized`. Where their facts come from:
+The rows stand in the `lint_*` modules that `_PARTS` names. Where their facts come from:
 
 - `RTX`: what the parser and builder of TensorRT for RTX 1.7.1 said, run on a CPU; tests/export/test_lint.py asks again
 - `operators.md`: https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md of TensorRT 10.15
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import ExportError
-from segdeploy.export import lint_attributes, lint_operators, lint_quantized, lint_types
+from segdeploy.export import lint_attributes, lint_inputs, lint_operators, lint_quantized, lint_types
 from segdeploy.export.lint_graph import Graph
 from segdeploy.export.lint_row import Row, Severity, concerns
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TABLE: tuple[Row, ...] = (*lint_operators.ROWS, *lint_types.ROWS, *lint_attributes.ROWS, *lint_quantized.ROWS)
+_PARTS = (lint_operators, lint_types, lint_attributes, lint_inputs, lint_quantized)
+TABLE: tuple[Row, ...] = tuple(row for part in _PARTS for row in part.ROWS)
 _SHOWN = 3
 
 

@@ -48,8 +48,8 @@ class Node:
 
     @property
     def layer(self) -> str:
-        """The torch module that it comes from; empty where the file does not say."""
-        return next((p.value for p in self.proto.metadata_props if p.key == LAYER_KEY), "")
+        """The torch module that it was traced from; empty where the file does not say."""
+        return layer_of(self.proto)
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
@@ -135,6 +135,11 @@ class Graph:
         for key, kind in kinds.items():
             if key in attributes:
                 self.constants[name] = numpy_helper.from_array(np.asarray(attributes[key], kind))
+
+
+def layer_of(proto: onnx.NodeProto) -> str:
+    """The torch module that a node was traced from; empty where the file does not say."""
+    return next((p.value for p in proto.metadata_props if p.key == LAYER_KEY), "")
 
 
 def _value(info: onnx.ValueInfoProto) -> Value:

@@ -81,9 +81,11 @@ def _wrong_axis(node: Node) -> str:
     axis, rank = node.attributes.get("axis", 1), len(node.value(0).shape or ())
     for reader in node.graph.readers.get(node.proto.output[0], ()):
         allowed = _CHANNELS.get(reader.operator)
-        if allowed and reader.input(1) == node.proto.output[0] and axis % max(rank, 1) not in {
-            side % max(rank, 1) for side in allowed
-        }:
+        if (
+            allowed
+            and reader.input(1) == node.proto.output[0]
+            and axis % max(rank, 1) not in {side % max(rank, 1) for side in allowed}
+        ):
             return f"axis={axis} into {reader.operator}"
     return ""
 

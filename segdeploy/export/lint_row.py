@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from segdeploy.export.lint_graph import Node
 
@@ -35,6 +35,12 @@ class Row:
     """TensorRT versions, as `11` or a span `10.0-10.14`, and `RTX` (TensorRT for RTX)."""
     rtx: Literal["parser", "builder", ""] = ""
     """Who refuses it in TensorRT for RTX 1.7; empty: it is taken there."""
+
+
+def refused(name: str, operators: str, when: When, reason: str, fix: str, **more: Any) -> Row:
+    """A row of what every TensorRT's parser refuses; `more` says where it is otherwise."""
+    known: dict[str, Any] = {"severity": "error", "source": "RTX; operators.md", "rtx": "parser"}
+    return Row(name=name, operators=operators, when=when, reason=reason, fix=fix, **(known | more))
 
 
 def concerns(versions: tuple[str, ...], target: str) -> bool:
