@@ -122,7 +122,15 @@ ROWS = (
         "OneHot whose depth is not a constant",
         _CONSTANT,
     ),
-    refused("top-k-size", "TopK", _large_k, f"TopK of {_LARGEST_K} or more", "pick fewer", source="RTX; operators.md"),
+    refused(
+        "top-k-size",
+        "TopK",
+        _large_k,
+        f"TopK of {_LARGEST_K} or more",
+        "pick fewer",
+        source="RTX; operators.md",
+        rtx="builder",
+    ),
     refused(
         "mod-float",
         "Mod",

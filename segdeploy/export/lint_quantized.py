@@ -52,11 +52,6 @@ def _not_positive(node: Node) -> bool:
     return scale is not None and bool(np.any(scale.astype(np.float32) <= 0))
 
 
-def _odd_int4(node: Node) -> bool:
-    shape = node.value(0).shape or (0,)
-    return _kind(node) in (T.INT4, T.FLOAT4E2M1) and -1 not in shape and bool(np.prod(shape) % 2)
-
-
 def _per_channel(node: Node) -> bool:
     return max(node.value(1).shape or (1,), default=1) > 1 and not node.attributes.get("block_size")
 
@@ -158,16 +153,6 @@ ROWS = (
         reason="a scale that is zero or negative",
         fix="calibrate with data for which the tensor is not constant, or leave its operator out",
         source="RTX: scale coefficients must all be positive",
-        rtx="parser",
-    ),
-    Row(
-        name="odd-int4",
-        severity="error",
-        operators="DequantizeLinear",
-        when=_odd_int4,
-        reason="an odd number of four-bit values",
-        fix="leave this tensor in FLOAT",
-        source="RTX: an even number of elements",
         rtx="parser",
     ),
     Row(

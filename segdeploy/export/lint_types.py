@@ -63,10 +63,17 @@ def _low_cast(node: Node) -> str:
 
 def _int8_constant(node: Node) -> bool:
     """An INT8 constant that something other than DequantizeLinear computes with."""
-    if node.operator in ("input", "Constant", *_QUANTIZING, "QLinearConv", "QLinearMatMul"):
+    if node.operator in ("input", "Constant", "Clip", *_QUANTIZING, "QLinearConv", "QLinearMatMul"):
         return False
     constants = node.graph.constants
     return any(name in constants and node.graph.values[name].type == T.INT8 for name in node.proto.input)
+
+
+def _loose_int8(node: Node) -> bool:
+    bounds = len(node.proto.input) > 1
+    return (
+        node.value(0).type == T.INT8 and bounds and not (node.input(1) and node.is_constant(1) and node.is_constant(2))
+    )
 
 
 def _int64(node: Node) -> bool:
@@ -175,10 +182,19 @@ ROWS = (
     _no_kernel("integer-relu", "Relu", (T.INT32,)),
     _no_kernel("integer-resize", "Resize Upsample", (*_INTS, T.BOOL), _EVERY),
     _no_kernel("bool-shuffle", "DepthToSpace SpaceToDepth", (T.BOOL,), _EVERY),
-    _no_kernel("int8-clip", "Clip", (T.INT8,), _EVERY),
     _no_kernel("bool-reduction", "ReduceMax ReduceMin", (T.BOOL,), _EVERY),
     _no_kernel("half-celu", "Celu", (T.FLOAT16, T.BFLOAT16)),
     _no_kernel("bfloat16", "GRU HardSwish LpNormalization LpPool Mish", (T.BFLOAT16,)),
+    Row(
+        name="int8-clip",
+        severity="error",
+        operators="Clip",
+        when=_loose_int8,
+        reason="Clip of INT8 whose lower bound is left out, or whose bounds vary",
+        fix="give both bounds as initializers, or Cast to FLOAT before it",
+        source="RTX: only floating-point, INT32, or INT64 inputs",
+        rtx="parser",
+    ),
     Row(
         name="double",
         severity="warning",
