@@ -39,14 +39,14 @@ def _missing(node: Node) -> str:
 
 
 def _uint8(node: Node) -> bool:
-    """UINT8 is read by Cast alone, and written by a Cast that ends the graph; shapes and zero points hold no data."""
+    """UINT8 is read by Cast, and written by a Cast that ends the graph; shapes and zero points hold no data."""
     operator, graph = node.operator, node.graph
     if operator in ("input", "Shape", "Size", *_QUANTIZING):
         return False
     written = [name for name in node.proto.output if graph.values.get(name) and graph.values[name].type == T.UINT8]
     if any(name not in graph.outputs for name in written) and operator != "Constant":
         return True
-    if operator in ("Cast", "CastLike", "Constant"):
+    if operator in ("Cast", "CastLike", "Constant", "Identity"):
         return False
     return bool(written) or node.value(0).type == T.UINT8 or (operator == "Where" and node.value(1).type == T.UINT8)
 
@@ -181,6 +181,7 @@ ROWS = (
     _no_kernel("integer-matmul", "Gemm MatMul PRelu ReduceL2", _INTS, _EVERY),
     _no_kernel("integer-relu", "Relu", (T.INT32,)),
     _no_kernel("integer-resize", "Resize Upsample", (*_INTS, T.BOOL), _EVERY),
+    _no_kernel("integer-scatter", "TensorScatter", (*_INTS, T.INT8, T.BOOL)),
     _no_kernel("bool-shuffle", "DepthToSpace SpaceToDepth", (T.BOOL,), _EVERY),
     _no_kernel("bool-reduction", "ReduceMax ReduceMin", (T.BOOL,), _EVERY),
     _no_kernel("half-celu", "Celu", (T.FLOAT16, T.BFLOAT16)),

@@ -109,6 +109,8 @@ CASES = [
     case("integer-matmul", *through(T.INT32, "MatMul", "w"), w=np.ones((16, 16), np.int32)),
     case("integer-relu", *through(T.INT32, "Relu")),
     case("integer-resize", *through(T.INT32, "Resize", "", "s"), **TWICE),
+    case("integer-scatter", *through(T.INT32, "TensorScatter", "u"), opset=24, u=np.ones((1, 4, 1, 16), np.int32),
+         also=["opset-20", "since-10.14"]),
     case("bool-shuffle", *through(T.BOOL, "DepthToSpace", blocksize=2)),
     case("int8-clip", *through(T.INT8, "Clip", "", "c"), c=np.int8(3)),
     case("bool-reduction", *through(T.BOOL, "ReduceMax")),
