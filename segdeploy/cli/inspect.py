@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -14,16 +15,42 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def _target(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is None or value.upper() == "RTX":
+        return value and "RTX"
+    if not re.fullmatch(r"1[01](\.\d+)*", value):
+        raise click.BadParameter(f"expected 10, 11, a release of them such as 10.3, or RTX, got {value!r}")
+    return value
+
+
 @click.command(name="inspect")
 @click.argument("paths", nargs=-1, type=options.PATH, metavar="[PATH]...")
 @click.option("-c", "--config", type=options.PATH, help="A YAML file: classes, columns, split, findings to allow.")
 @click.option("--classes", type=options.PATH, help="A YAML file with the keys of a mask's preprocessing.")
+@click.option("--trt", is_flag=True, help="Will the model's ONNX files, or any .onnx file, build with TensorRT?")
+@click.option(
+    "--trt-target",
+    metavar="VERSION",
+    callback=_target,
+    help="With --trt: 10, 11, a release such as 10.3, or RTX; default: 10, 11 and RTX.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
-def command(paths: tuple[Path, ...], config: Path | None, classes: Path | None, as_json: bool) -> int:
+def command(
+    paths: tuple[Path, ...],
+    config: Path | None,
+    classes: Path | None,
+    trt: bool,
+    trt_target: str | None,
+    as_json: bool,
+) -> int:
     """Say what a data set holds and what is wrong with it, or what a run, a bundle or an .onnx file is.
 
     PATH is a table, a folder with images/ and masks/, or a model; several tables are the parts that their names say.
     Without PATH the tables are those of the configuration. Exit code 2 where the data have errors.
+
+    With --trt each node is held against a table of what TensorRT refuses or does badly, and the parser of each
+    TensorRT that is installed here is asked too. Exit code 3 where an engine could not be built for one of the
+    targets; warnings alone give 0.
     """
     from segdeploy.bundle import BUNDLE_FILE, open_model
     from segdeploy.config import load_config
@@ -31,6 +58,8 @@ def command(paths: tuple[Path, ...], config: Path | None, classes: Path | None, 
     from segdeploy.inspection import data_text, inspect_data, inspect_model, model_text, read_classes, read_tables
     from segdeploy.run_folder import find_model
 
+    if trt or trt_target:
+        return _inspect_trt(paths, trt_target, as_json)
     if not paths and config is None:
         raise ConfigError("expected a table, a folder, a model, or -c CONFIG whose `data` names the tables")
     path = paths[0] if len(paths) == 1 else None
@@ -46,3 +75,14 @@ def command(paths: tuple[Path, ...], config: Path | None, classes: Path | None, 
         found = inspect_data(read_tables(paths, settings), mask, settings.preprocessing.allow if settings else (), step)
     say(json.dumps(found, indent=2) if as_json else data_text(found))
     return 2 if any(f["severity"] == "error" for f in found["findings"]) else 0
+
+
+def _inspect_trt(paths: tuple[Path, ...], target: str | None, as_json: bool) -> int:
+    from segdeploy.errors import ModelError
+    from segdeploy.export.trt_inspection import inspect_trt, trt_text
+
+    if len(paths) != 1:
+        raise ModelError(f"--trt: expected one .onnx file, bundle or run, got {len(paths)}")
+    about = inspect_trt(paths[0], target)
+    say(json.dumps(about, indent=2) if as_json else trt_text(about))
+    return 0 if all(about["builds"].values()) else 3

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def check_lint(subject: Subject) -> Found:
     """The exported graph against the table."""
-    found = lint.lint(onnx.load_from_string(subject.graph))
+    found = [str(finding) for finding in lint.lint(onnx.load_from_string(subject.graph))]
     if found:
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         raise BrokenError("; ".join(found[:3]) + more, findings=found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 
 from segdeploy.bundle import spec_metadata
 from segdeploy.errors import ExportError, first_line
+from segdeploy.export.lint_graph import LAYER_KEY
 from segdeploy.files import replacing
 from segdeploy.model.segmenter import Deployed
 
@@ -88,7 +90,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Take out what the exporter notes about source files: absolute paths of the machine that exported."""
+    """Take out what the exporter notes about source files: absolute paths of the machine that exported.
+
+    Of each node's notes the path of its module stays, as `segdeploy.layer`: messages about a node name it.
+    """
     del model.metadata_props[:]
     model.doc_string = ""
     for holder in (model.graph, *model.functions):
@@ -96,11 +101,21 @@ def _strip(model: onnx.ModelProto) -> None:
         del holder.metadata_props[:]
         for node in holder.node:
             node.doc_string = ""
+            layer = _layer(node)
             del node.metadata_props[:]
+            if layer:
+                node.metadata_props.add(key=LAYER_KEY, value=layer)
         for value in holder.value_info:
             del value.metadata_props[:]
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
+
+
+def _layer(node: onnx.NodeProto) -> str:
+    """The path of the innermost module that a node was traced in, such as `encoder.body.blocks.1.0.bn2`."""
+    scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+    modules = ast.literal_eval(scopes)[:-1]  # the last is the operation itself
+    return str(modules[-1]).removeprefix("segmenter.") if modules else ""
 
 
 def fix_scales(model: onnx.ModelProto) -> None:

@@ -28,7 +28,8 @@ MAJORS = (10, 11)
 """Of standard TensorRT: strong typing, and no call that only one of them has."""
 
 _MODULES = {TENSORRT: ("tensorrt",), RTX: ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-_TITLES = {TENSORRT: "TensorRT", RTX: "TensorRT for RTX"}
+TITLES = {TENSORRT: "TensorRT", RTX: "TensorRT for RTX"}
+"""The flavours' names for people."""
 _INSTALL = {
     TENSORRT: "pip install 'segdeploy[trt]'",
     RTX: "pip install --no-deps tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings (or 'segdeploy[rtx]')",
@@ -80,7 +81,7 @@ class Flavour:
     @property
     def title(self) -> str:
         """Its name for people, with the version."""
-        return f"{_TITLES[self.name]} {self.version}"
+        return f"{TITLES[self.name]} {self.version}"
 
     @contextmanager
     def listening(self) -> Iterator[Heard]:
@@ -145,7 +146,7 @@ def load(flavour: Name) -> Flavour:
     """
     module = _imported(flavour)
     if module is None:
-        raise MissingPartError(f"{_TITLES[flavour]} is not installed; {_INSTALL[flavour]}")
+        raise MissingPartError(f"{TITLES[flavour]} is not installed; {_INSTALL[flavour]}")
     major = str(module.__version__).partition(".")[0]
     if flavour == TENSORRT and major not in map(str, MAJORS):
         raise MissingPartError(
@@ -162,9 +163,9 @@ def _imported(flavour: Name) -> Any:
         except ImportError as e:
             if isinstance(e, ModuleNotFoundError) and e.name == name:
                 continue
-            raise MissingPartError(f"{_TITLES[flavour]} cannot start: {first_line(e)}; {_INSTALL[flavour]}") from e
+            raise MissingPartError(f"{TITLES[flavour]} cannot start: {first_line(e)}; {_INSTALL[flavour]}") from e
         except (OSError, RuntimeError) as e:  # a shared library that is missing or does not fit
-            raise MissingPartError(f"{_TITLES[flavour]} cannot start: {first_line(e)}; {_INSTALL[flavour]}") from e
+            raise MissingPartError(f"{TITLES[flavour]} cannot start: {first_line(e)}; {_INSTALL[flavour]}") from e
     return None
 
 

@@ -48,7 +48,11 @@ def test_onnx_file_is_self_describing_and_clean(tiny_bundle):
     raw = path.read_bytes()
     assert b"site-packages" not in raw
     assert b".py" not in raw
-    assert not any(n.metadata_props or n.doc_string for n in model.graph.node)
+    assert not any(n.doc_string for n in model.graph.node)
+    assert {p.key for n in model.graph.node for p in n.metadata_props} == {"segdeploy.layer"}
+    layers = {p.value for n in model.graph.node for p in n.metadata_props}
+    assert "encoder.body.bn1" in layers
+    assert all(re.fullmatch(r"[a-z][\w.]*", layer) for layer in layers)
     operators = {n.op_type for n in model.graph.node}
     assert operators & {"Resize", "Conv", "ArgMax"} == {"Resize", "Conv", "ArgMax"}
     for node in model.graph.node:
