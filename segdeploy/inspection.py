@@ -230,12 +230,14 @@ def model_text(about: Mapping[str, Any]) -> str:
         mib = item["bytes"] / 2**20
         free = ", any height and width" if "height" in item["about"].get("input", {}).get("shape", ()) else ""
         said.append(
-            f"{item['kind']:<12} {item['file']}, {item['precision']}, {mib:.1f} MiB, {item['sha256'][:12]}{free}"
+            f"{item['kind']:<12} {item['file']}, {item['precision']}{_for(item)}, {mib:.1f} MiB, "
+            f"{item['sha256'][:12]}{free}"
         )
     for check_ in about["verification"]:
         verdict = "passed" if check_["passed"] else "FAILED"
         said.append(
-            f"{'verified':<12} {check_['backend']} {check_['precision']}, batch {check_['batch_size']}: {verdict}, "
+            f"{'verified':<12} {check_['backend']} {check_['precision']}{_for(check_)}, batch {check_['batch_size']}: "
+            f"{verdict}, "
             f"agreement {percent(check_['agreement'], 4)} %, mean IoU {percent(check_['miou'])} %"
         )
     for item in about["artifacts"]:
@@ -246,6 +248,10 @@ def model_text(about: Mapping[str, Any]) -> str:
                 f"{verdict}, agreement {percent(other['agreement'], 4)} %"
             )
     return "\n".join(said)
+
+
+def _for(item: Mapping[str, Any]) -> str:
+    return f" for {item['target']}" if item.get("target") else ""
 
 
 def _keys(config: Mapping[str, Any]) -> str:

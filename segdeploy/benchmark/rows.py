@@ -26,6 +26,7 @@ class Entry:
     name: str
     backend: str
     variant: str
+    precision: str = "fp32"
     worker: WorkerProcess | None = None
     reason: str | None = None
     opened: dict[str, Any] = field(default_factory=dict)
@@ -54,14 +55,14 @@ def pick_baseline(entries: Sequence[Entry], batch: int) -> Entry | None:
 def make_row(entry: Entry, batch: int, bundle: Bundle, threads: int, expected: int, baseline: Entry | None) -> Row:
     """One row at one batch size; failed, with its reason, where fewer than `expected` rounds were measured."""
     plugin = registry.backend(entry.backend)
-    file = bundle.find(plugin.artifact)
+    file = bundle.find(plugin.artifact, entry.precision)
     described = entry.opened.get("runner", {})
     rounds = entry.rounds.get(batch) or []
     row = Row(
         name=entry.name,
         backend=entry.backend,
         variant=entry.variant,
-        precision=described.get("precision", "fp32"),
+        precision=described.get("precision", entry.precision),
         batch=batch,
         threads=threads,
         provider=described.get("provider"),

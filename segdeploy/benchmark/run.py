@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from segdeploy.bundle import Bundle
     from segdeploy.data.table import Sample
     from segdeploy.evaluate import At
+    from segdeploy.plugin import BackendPlugin
 
     Progress = Callable[[str, int, int], None]
 
@@ -83,7 +84,9 @@ def run_benchmark(
     progress("checking the table", 0, 1)
     scan(samples, bundle.spec.classes)
     data_sha256 = fingerprint(samples)
-    entries = _entries(bundle, backends, compile, notes)
+    entries = _entries(
+        bundle, backends, compile, notes, fp16=device == "cuda" or (device == "auto" and bool(machine["gpus"]))
+    )
     if not entries:
         raise ModelError(f"{bundle.path}: no backend has a file in it to run")
     with ExitStack() as stack:
@@ -149,7 +152,9 @@ def _title(bundle: Bundle) -> str:
     )
 
 
-def _entries(bundle: Bundle, wanted: Sequence[str] | None, compile_: bool, notes: list[str]) -> list[Entry]:
+def _entries(
+    bundle: Bundle, wanted: Sequence[str] | None, compile_: bool, notes: list[str], *, fp16: bool
+) -> list[Entry]:
     plugins = registry.catalogue("backend").plugins
     for name in wanted or ():
         registry.backend(name)  # MissingPartError names the near ones
@@ -157,16 +162,25 @@ def _entries(bundle: Bundle, wanted: Sequence[str] | None, compile_: bool, notes
     for name in wanted or plugins:
         plugin = plugins[name]
         ready = plugin.available()
-        held = bundle.find(plugin.artifact) is not None
+        held = any(a.kind == plugin.artifact for a in bundle.artifacts)
         if wanted is None and not (held and ready.ok):
             notes.append(f"{name} was left out: {ready.reason or f'the model has no {plugin.artifact} file'}")
             continue
-        for variant in _variants(name, compile_, notes):
-            reason = None if ready.ok else ready.reason
-            entries.append(
-                Entry(f"{name} {variant or 'eager'}" if name == "torch" else name, name, variant, reason=reason)
-            )
+        for precision in _precisions(bundle, plugin, fp16, notes):
+            for variant in _variants(name, compile_, notes):
+                words = (name, variant or ("eager" if name == "torch" else ""), precision.replace("fp32", ""))
+                reason = None if ready.ok else ready.reason
+                entries.append(Entry(" ".join(filter(None, words)), name, variant, precision, reason=reason))
     return sorted(entries, key=lambda e: (_ORDER.index(e.name) if e.name in _ORDER else len(_ORDER), e.name))
+
+
+def _precisions(bundle: Bundle, plugin: BackendPlugin, fp16: bool, notes: list[str]) -> list[str]:
+    """Those that the bundle holds for this backend; FP32 where it holds none, whose row then says so."""
+    held = [p for p in plugin.precisions if bundle.find(plugin.artifact, p) is not None]
+    if "fp16" in held and plugin.artifact == "onnx" and not fp16:
+        notes.append(f"{plugin.name} fp16 was left out: a CPU computes it in FP32, only slower")
+        held.remove("fp16")
+    return held or ["fp32"]
 
 
 def _variants(backend: str, compile_: bool, notes: list[str]) -> list[str]:
@@ -189,7 +203,7 @@ def _open(entry: Entry, bundle: Bundle, threads: int, device: str, folder: Path,
     if entry.reason is not None:
         return
     entry.worker = stack.enter_context(WorkerProcess(threads))
-    options = {"threads": threads, "device": device, "variant": entry.variant}
+    options = {"threads": threads, "device": device, "variant": entry.variant, "precision": entry.precision}
     model = bundle.path
     if bundle.file is None and (single := bundle.find("onnx")):
         model = bundle.path / single.file  # a lone ONNX file

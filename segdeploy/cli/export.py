@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from segdeploy.cli import options
-from segdeploy.progress import progress, say
+from segdeploy.cli.engine_options import engine_options
+from segdeploy.progress import progress, say, stages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from segdeploy.export.build import Changes
 
 
 @click.command(name="export")
@@ -24,42 +28,62 @@ if TYPE_CHECKING:
 )
 @click.option("--min-agreement", type=float, help="Smallest share of equal pixels; default: the run's configuration.")
 @click.option(
+    "--precision",
+    callback=options.words("fp32", "fp16", "int8"),
+    metavar="fp32,fp16,int8",
+    help="Graphs to write; fp32 always is. Default: the run's configuration, with --trt fp16 too.",
+)
+@click.option(
+    "--calibrate",
+    "calibration_table",
+    type=options.PATH,
+    help="Table of images on which FP16's and INT8's ranges are measured; default: the run's training images.",
+)
+@click.option(
     "--dynamic",
     type=click.Choice(["batch", "batch,height,width", "height,width"]),
     default="batch",
     show_default=True,
     help="Sides that the ONNX file leaves free; the batch always is. An engine keeps the model's height and width.",
 )
-@click.option("--trt", is_flag=True, help="Also build a TensorRT engine; for RTX GPUs that needs no GPU.")
+@click.option("--trt", is_flag=True, help="Also build a TensorRT engine; that of TensorRT for RTX needs no GPU.")
+@engine_options
 def command(
     run: Path,
     output: Path | None,
     verify_table: Path | None,
     max_miou_drop: float | None,
     min_agreement: float | None,
+    precision: tuple[str, ...] | None,
+    calibration_table: Path | None,
     dynamic: str,
     trt: bool,
+    changes: Callable[[str | None], Changes],
 ) -> None:
     """Turn a run into a bundle: ONNX with uint8 in and uint8 out, compared with torch on real images."""
     from segdeploy.plugin.extras import require
 
     require("train")
-    from segdeploy.export.run import export_limits, export_run
+    from segdeploy.export.run import export_run, export_settings
 
     output = output or run / "bundle"
-    changes: dict[str, Any] = {"max_miou_drop": max_miou_drop, "min_agreement": min_agreement}
-    with progress("verifying") as step:
+    given = {"max_miou_drop": max_miou_drop, "min_agreement": min_agreement, "precisions": precision}
+    settings = export_settings(run, given)
+    if trt and precision is None and "fp16" not in settings.precisions:
+        settings = settings.model_copy(update={"precisions": (*settings.precisions, "fp16")})
+    with stages() as step:
         result = export_run(
             run,
             output,
+            settings=settings,
             verify_table=verify_table,
-            limits=export_limits(run, changes),
+            calibration_table=calibration_table,
             dynamic_size="height" in dynamic,
             progress=step,
         )
     for record in result.parity:
         say(
-            f"batch {record.batch_size}: {record.agreement:.4%} of the pixels agree with torch, "
+            f"{record.name}: {record.agreement:.4%} of the pixels agree with torch, "
             f"mIoU {record.reference_miou:.5f} -> {record.miou:.5f} on {record.images} images"
         )
     if result.elsewhere is not None:
@@ -68,12 +92,12 @@ def command(
     if not result.parity:
         say("not verified: give --verify TABLE to compare with torch on real images")
     if trt:
-        from segdeploy.export.build import add_engine
+        from segdeploy.export.build import add_engine, first_options, lightest
+        from segdeploy.runtime.engine_lock import LOCK_FILE, read_lock
 
-        with progress("building the engine") as step:
-            made = add_engine(result.bundle, progress=step)
-        engine = made.find("engine")
-        assert engine is not None
-        built_by = f"{engine.about['flavour']} {engine.about['version']}"
-        say(f"engine: {made.path / engine.file}: {engine.about['status']} ({built_by})")
+        wanted = changes(lightest(result.bundle))
+        with progress("building the engine") as bar:
+            made = add_engine(result.bundle, wanted.precision or "fp32", first_options(wanted), bar)
+        lock = read_lock(made.path / LOCK_FILE)
+        say(f"engine: {made.path / 'model.engine'}: {lock.precision}, {lock.status} ({lock.built_by})")
     say(f"bundle: {output}")

@@ -21,6 +21,18 @@ PATH = click.Path(path_type=Path)
 SPLITS = ("training", "validation", "test", "full")
 
 
+def words(*choices: str) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...] | None]:
+    """A callback for comma-separated words, each one of `choices`: gives them as a tuple, None for none."""
+
+    def split(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+        found = tuple(word.strip() for word in value.split(",")) if value is not None else None
+        if unknown := [w for w in found or () if w not in choices]:
+            raise click.BadParameter(f"{unknown[0]!r}: expected some of {','.join(choices)}")
+        return found
+
+    return split
+
+
 class Option(click.Option):
     """An option with further names, Ludwig's, that work and that --help leaves out.
 

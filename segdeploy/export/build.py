@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segdeploy import bundle
-from segdeploy.config.schema import Export
+from segdeploy.config.export import Export
 from segdeploy.data.natural import natural_images
 from segdeploy.data.table import read_table
 from segdeploy.errors import ExportError, GateError, MissingPartError, ModelError
 from segdeploy.export.engine import make_engine, write_engine, write_lock
 from segdeploy.export.engine_options import EngineOptions, Profile
-from segdeploy.export.verify import verify
+from segdeploy.export.verify import find_truth, verify
 from segdeploy.files import sha256
 from segdeploy.runtime.engine_lock import ENGINE_FILE, LOCK_FILE, Here, check, parse_lock, read_lock
 from segdeploy.runtime.gpu import current_gpu
@@ -27,10 +27,12 @@ from segdeploy.runtime.runner import RunnerOptions, open_runner
 from segdeploy.runtime.trt import FLAVOURS, TENSORRT, pick_flavour
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from segdeploy.bundle import Artifact, Bundle
+    from segdeploy.config.export import Limits
+    from segdeploy.data.table import Sample
     from segdeploy.export.engine_options import Range
     from segdeploy.runtime.engine_lock import EngineLock
     from segdeploy.runtime.runner import Runner
@@ -94,7 +96,7 @@ def build(
     flavour = pick_flavour(changes.flavour)
     lock, reasons = _present(opened)
     before = options_of(lock) if lock is not None else EngineOptions()
-    precision = changes.precision or (lock.precision if lock is not None else "fp32")
+    precision = changes.precision or (lock.precision if lock is not None else lightest(opened))
     options = _changed(before, changes, flavour.name)
     if lock is not None:
         graph = _graph(opened, precision)
@@ -117,6 +119,21 @@ def build(
     if failed:
         raise GateError(f"{path / ENGINE_FILE}: not as accurate as onnxruntime: {'; '.join(failed)}")
     return BuildResult(opened, lock, tuple(reasons))
+
+
+def lightest(opened: Bundle) -> str:
+    """The precision of the fewest bits of which TensorRT has a graph that did not fail its verification; else fp32."""
+    records = opened.file.verification if opened.file is not None else ()
+    failed = {r["precision"] for r in records if not r["passed"] and r.get("target") in ("", "tensorrt")}
+    kept = (p for p in ("int8", "fp16") if p not in failed and opened.find("onnx", p, "tensorrt") is not None)
+    return next(kept, "fp32")
+
+
+def first_options(changes: Changes) -> EngineOptions:
+    """The options of an engine where none is yet; MissingPartError: no TensorRT that can build here."""
+    flavour = pick_flavour(changes.flavour)
+    options = _changed(EngineOptions(), changes, flavour.name)
+    return replace(options, flavour=next(word for word, name in FLAVOURS.items() if name == flavour.name))
 
 
 def add_engine(
@@ -219,7 +236,7 @@ def _verified(
     from segdeploy.runtime.trt_runner import open_tensorrt
 
     spec, file = opened.spec, opened.file
-    limits = Export.model_validate_json(json.dumps(file.limits if file is not None else {}))
+    export = Export.model_validate_json(json.dumps(file.limits if file is not None else {}))
     samples = read_table(table, spec.image_column, spec.mask_column) if table is not None else []
     options = RunnerOptions(device="cuda", precision=lock.precision, host_code=lock.version_compatible)
     with ExitStack() as open_:
@@ -230,9 +247,9 @@ def _verified(
             lock = lock.model_copy(update={"status": f"built, not compared: {e}", "verification": ()})
         else:
             records = (
-                [p.to_dict() for p in verify(reference, candidate, samples, spec, limits, progress)]
+                _compare_table(reference, candidate, opened, samples, export, lock.precision, progress)
                 if samples
-                else [_compare_pictures(reference, candidate, opened, limits)]
+                else [_compare_pictures(reference, candidate, opened, export.limits(lock.precision))]
             )
             failed = [reason for record in records for reason in record["reasons"]]
             worst = min(record["agreement"] for record in records)
@@ -243,7 +260,21 @@ def _verified(
     return _list_engine(opened, lock), lock
 
 
-def _compare_pictures(reference: Runner, candidate: Runner, opened: Bundle, limits: Export) -> dict[str, Any]:
+def _compare_table(
+    reference: Runner,
+    candidate: Runner,
+    opened: Bundle,
+    samples: Sequence[Sample],
+    export: Export,
+    precision: str,
+    progress: Progress | None,
+) -> list[dict[str, Any]]:
+    truth = find_truth(reference, samples, opened.spec, progress)
+    limits = export.limits(precision)
+    return [verify(truth, candidate, limits, batch, progress=progress).to_dict() for batch in export.verify_batches]
+
+
+def _compare_pictures(reference: Runner, candidate: Runner, opened: Bundle, limits: Limits) -> dict[str, Any]:
     """A record as of a table, less what needs masks."""
     size = opened.spec.preprocessing
     images = natural_images(_PICTURES, (size.height, size.width))

@@ -49,7 +49,12 @@ def export_model(
     if format not in FORMATS:
         raise ExportError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     if format == "onnx":
-        return export_run(model, output, verify_table=dataset, progress=progress).bundle.path
+
+        def step(_: str, done: int, total: int) -> None:
+            if progress is not None:
+                progress(done, total)
+
+        return export_run(model, output, verify_table=dataset, progress=step).bundle.path
     if format == "safetensors":
         return save_model(model, output)
     opened = bundle.open_model(model)

@@ -15,6 +15,7 @@ import onnx
 
 from segdeploy.errors import ExportError
 from segdeploy.export import place_cpu, place_tensorrt
+from segdeploy.export.decisions import Decision
 from segdeploy.export.qdq import Scale, Writer, asymmetric, symmetric, weighted
 from segdeploy.export.ranges import METHODS, collect
 from segdeploy.export.sensitivity import Choice, Judge, Loss, leave_out
@@ -35,17 +36,6 @@ _PLACES = {
 TARGETS = tuple(_PLACES)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 _NORMS = {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "Softmax"}
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One node of the FP32 graph: what it computes in, the largest value that its integers reach, and why."""
-
-    node: str
-    operator: str
-    precision: str
-    range: float | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -16,22 +17,25 @@ from segdeploy.config.load import read_run_config
 from segdeploy.data.table import read_table
 from segdeploy.environment import versions
 from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
+from segdeploy.export.graphs import ONNX_FILE, find_images, write_graphs
 from segdeploy.export.onnx_graph import export_onnx
-from segdeploy.export.verify import AtSize, Parity, compare_at, verify
+from segdeploy.export.verify import AtSize, Parity, compare_at, find_truth, verify
 from segdeploy.files import is_filled, new_folder
 from segdeploy.model.segmenter import build, of_fixed_size
 from segdeploy.run_folder import find_model
+from segdeploy.runtime.ort_providers import CPU, Provider
+from segdeploy.runtime.ort_runner import OrtRunner
 from segdeploy.runtime.runner import RunnerOptions, open_runner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from segdeploy.data.table import Sample
     from segdeploy.model.segmenter import Segmenter
     from segdeploy.model.spec import ModelSpec
 
-ONNX_FILE = "model.onnx"
+    Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +52,28 @@ def export_run(
     run: Path,
     output: Path,
     *,
+    settings: Export | None = None,
     verify_table: Path | None = None,
-    limits: Export | None = None,
+    calibration_table: Path | None = None,
     dynamic_size: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = lambda what, done, total: None,
 ) -> ExportResult:
     """Write the bundle `output` from a run folder; an older bundle there is replaced once the new one is whole.
 
     Args:
         run: a folder of `segdeploy train`, or the model folder in it.
         output: the bundle's folder.
+        settings: precisions, and what each graph must keep; None: as the run's configuration says.
         verify_table: a table with masks on which torch and onnxruntime are compared.
-        limits: what the comparison must keep.
-        dynamic_size: leave height and width of the graph free, beside the batch. The comparison then also looks at
+        calibration_table: images on which FP16's and INT8's ranges are measured; None: the run's training images.
+        dynamic_size: leave height and width of the graphs free, beside the batch. The comparison then also looks at
             one other size; the ONNX file's `about` tells of it.
-        progress: called with (done, total) during the comparison.
+        progress: called with (what, done, total).
 
     Raises:
-        ModelError, ExportError: the run cannot be opened, the graph not be written, or `output` is taken; or
+        ModelError, ExportError: the run cannot be opened, a graph not be written, or `output` is taken; or
             encoder or decoder do not promise to work with free height and width.
+        DataError: a table cannot be read, or there are no images to calibrate with.
         GateError: a limit was not kept; the bundle is written and says so.
     """
     source = bundle.open_model(run)
@@ -74,36 +81,40 @@ def export_run(
     if weights is None or find_model(run) is None:
         raise ModelError(f"{run}: expected a run folder of segdeploy train")
     run_config = read_run_config(run)
-    limits = limits or (run_config.export if run_config else Export())
+    settings = settings or (run_config.export if run_config else Export())
     samples = read_table(verify_table, source.spec.image_column, source.spec.mask_column) if verify_table else []
+    given = read_table(calibration_table, source.spec.image_column, None, None) if calibration_table else None
+    images = find_images(run, source.spec, settings, given)
     _check_free(output)
     with new_folder(output) as folder:
         segmenter = build(source.spec)
         trained = load_weights(source.path / weights.file, segmenter)
         if dynamic_size:
             _check_dynamic(segmenter, source.spec)
+        progress("writing the graph", 0, 1)
         about = export_onnx(segmenter, source.spec, folder / ONNX_FILE, dynamic_size=dynamic_size)
         shutil.copy2(source.path / weights.file, folder / bundle.WEIGHTS_FILE)
         kept = bundle.artifact(folder, bundle.WEIGHTS_FILE, "weights", "fp32", trained)
         graph = bundle.artifact(folder, ONNX_FILE, "onnx", "fp32", about)
+        others = write_graphs(folder, source.spec, about, settings, images, progress)
         size = _other_size(segmenter, source.spec) if dynamic_size else None
-        made = Bundle(folder, source.spec, (kept, graph))
-        parity, elsewhere = _verify(made, samples, limits, size, progress) if samples else ([], None)
+        made = Bundle(folder, source.spec, (kept, graph, *others))
+        parity, elsewhere = _verify(made, samples, settings, size, progress) if samples else ([], None)
         if elsewhere is not None:
             graph = graph.model_copy(update={"about": about | {"verified_size": elsewhere.to_dict()}})
         content = BundleFile(
             spec=source.spec,
-            artifacts=(kept, graph),
-            limits=limits.model_dump(mode="json"),
+            artifacts=(kept, graph, *others),
+            limits=settings.model_dump(mode="json"),
             benchmark=run_config.benchmark.model_dump(mode="json") if run_config else {},
             verification=tuple(p.to_dict() for p in parity),
             created_with=versions(),
         )
         bundle.write_bundle(folder, content)
     result = ExportResult(bundle.open_model(output), tuple(parity), elsewhere)
-    broken = [f"batch {p.batch_size}: {reason}" for p in parity for reason in p.reasons]
+    broken = [f"{p.name}: {reason}" for p in parity for reason in p.reasons]
     if elsewhere is not None and not elsewhere.passed:
-        share = f"{elsewhere.agreement:.5%} of the pixels agree, fewer than {limits.min_agreement:.3%}"
+        share = f"{elsewhere.agreement:.5%} of the pixels agree, fewer than {settings.min_agreement:.3%}"
         broken.append(f"at {elsewhere.width}x{elsewhere.height}: {share}")
     if broken:
         raise GateError(f"{output}: onnxruntime is not as accurate as torch: {'; '.join(broken)}")
@@ -127,18 +138,24 @@ def _other_size(segmenter: Segmenter, spec: ModelSpec) -> tuple[int, int]:
 
 
 def _verify(
-    made: Bundle,
-    samples: list[Sample],
-    limits: Export,
-    size: tuple[int, int] | None,
-    progress: Callable[[int, int], None] | None,
+    made: Bundle, samples: Sequence[Sample], settings: Export, size: tuple[int, int] | None, progress: Progress
 ) -> tuple[list[Parity], AtSize | None]:
+    """Every graph on the CPU against torch: FP32 at all batch sizes and at `size`, the others at the first."""
     options = RunnerOptions(device="cpu")
-    with open_runner(made, "torch", options) as torch_runner, open_runner(made, "onnxruntime", options) as runner:
-        parity = verify(torch_runner, runner, samples, made.spec, limits, progress)
-        if size is None:
-            return parity, None
-        return parity, compare_at(torch_runner, runner, samples[:2], made.spec, size, limits)
+    parity = []
+    elsewhere = None
+    with open_runner(made, "torch", options) as torch_runner:
+        truth = find_truth(torch_runner, samples, made.spec, partial(progress, "verifying: torch"))
+        for graph in (a for a in made.artifacts if a.kind == "onnx"):
+            batches = settings.verify_batches if graph.precision == "fp32" else settings.verify_batches[:1]
+            limits = settings.limits(graph.precision)
+            step = partial(progress, f"verifying: {graph.file}")
+            asked = replace(options, precision=graph.precision)
+            with OrtRunner(made.path / graph.file, Provider(CPU), asked) as runner:
+                parity += [verify(truth, runner, limits, batch, graph.target, step) for batch in batches]
+                if size is not None and graph.precision == "fp32":
+                    elsewhere = compare_at(torch_runner, runner, samples[:2], made.spec, size, limits)
+    return parity, elsewhere
 
 
 def _check_free(output: Path) -> None:
@@ -146,12 +163,21 @@ def _check_free(output: Path) -> None:
         raise ExportError(f"{output}: is there already and is no bundle; choose another -o")
 
 
-def export_limits(run: Path, changes: dict[str, Any]) -> Export:
-    """The `export` section of the run's configuration, with the values of `changes` that are not None."""
+def export_settings(run: Path, changes: dict[str, Any]) -> Export:
+    """The `export` section of the run's configuration, with the values of `changes` that are not None.
+
+    A limit among them is that of every precision.
+
+    Raises:
+        ConfigError: a value out of bounds.
+    """
     config = read_run_config(run)
     given = {k: v for k, v in changes.items() if v is not None}
+    values = (config.export if config else Export()).model_dump()
+    for limits in (values["fp16"], values["int8"]):
+        limits |= {k: v for k, v in given.items() if k in limits}
     try:
-        return Export.model_validate({**(config.export if config else Export()).model_dump(), **given})
+        return Export.model_validate({**values, **given})
     except ValidationError as e:
         first = e.errors(include_url=False)[0]
-        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}, got {first['input']}") from e
+        raise ConfigError(f"--{str(first['loc'][-1]).replace('_', '-')}: {first['msg']}, got {first['input']}") from e

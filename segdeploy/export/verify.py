@@ -13,14 +13,15 @@ from segdeploy.evaluate import evaluate
 from segdeploy.metrics import none_if_nan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from segdeploy.config.export import Export
+    from segdeploy.config.export import Limits
     from segdeploy.data.table import Sample
     from segdeploy.evaluate import EvalResult, Example
+    from segdeploy.metrics import Scores
     from segdeploy.model.spec import ModelSpec
     from segdeploy.runtime.runner import Runner
 
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
 class Parity:
     """One comparison with torch.
 
-    `agreement` is the share of all pixels with the same class; `worst_agreement` that of the worst image,
-    `worst_image` its name. `miou_drop` is torch's mean IoU less the runner's (0.01 = one point).
+    `target` is that of the file (see `bundle.Artifact`), whatever ran it here. `agreement` is the share of all pixels
+    with the same class; `worst_agreement` that of the worst image, `worst_image` its name. `miou_drop` is torch's mean
+    IoU less the runner's (0.01 = one point).
     """
 
     backend: str
     precision: str
+    target: str
     batch_size: int
     images: int
     agreement: float
@@ -47,6 +50,11 @@ class Parity:
     worst_class: str
     passed: bool
     reasons: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Which file at which batch size."""
+        return f"{self.precision}{f' for {self.target}' if self.target else ''}, batch {self.batch_size}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -72,30 +80,26 @@ class AtSize:
         return asdict(self)
 
 
-class Labels:
-    """The reference's labels by image, kept to compare others with: height x width bytes an image."""
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What torch makes of the samples, kept to compare others with: height x width bytes an image."""
 
-    def __init__(self) -> None:
-        self._labels: dict[Path, NDArray[np.uint8]] = {}
-
-    def keep(self, example: Example, labels: NDArray[np.uint8]) -> None:
-        """For `on_labels` of `evaluate`, with the reference."""
-        self._labels[example.sample.image] = labels.copy()
-
-    def __getitem__(self, image: Path) -> NDArray[np.uint8]:
-        return self._labels[image]
+    samples: Sequence[Sample]
+    spec: ModelSpec
+    scores: Scores
+    labels: Mapping[Path, NDArray[np.uint8]]
 
 
 class Agreement:
     """Counts equal pixels against kept labels."""
 
-    def __init__(self, reference: Labels) -> None:
-        self.reference = reference
+    def __init__(self, truth: Truth) -> None:
+        self.truth = truth
         self.per_image: dict[Path, float] = {}
 
     def add(self, example: Example, labels: NDArray[np.uint8]) -> None:
         """For `on_labels` of `evaluate`, with the runner under test."""
-        self.per_image[example.sample.image] = float((labels == self.reference[example.sample.image]).mean())
+        self.per_image[example.sample.image] = float((labels == self.truth.labels[example.sample.image]).mean())
 
     @property
     def mean(self) -> float:
@@ -108,34 +112,51 @@ class Agreement:
         return min(self.per_image.items(), key=lambda item: item[1])
 
 
-def verify(
+def find_truth(
     reference: Runner,
-    candidate: Runner,
     samples: Sequence[Sample],
     spec: ModelSpec,
-    limits: Export,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Parity]:
-    """Compare at every batch size of `limits.verify_batches`; failed comparisons are in the result, not raised."""
-    kept = Labels()
-    batches = limits.verify_batches
-    total = len(samples) * (len(batches) + 1)
-    done = 0
+) -> Truth:
+    """Run the reference over all samples, once."""
+    labels: dict[Path, NDArray[np.uint8]] = {}
 
-    def advance(at: int, _: int) -> None:
-        if progress is not None:
-            progress(done + at, total)
+    def keep(example: Example, found: NDArray[np.uint8]) -> None:
+        labels[example.sample.image] = found.copy()
 
-    truth = evaluate(reference, samples, spec, batch_size=1, boundary=False, progress=advance, on_labels=kept.keep)
-    records = []
-    for size in batches:
-        done += len(samples)
-        same = Agreement(kept)
-        result = evaluate(
-            candidate, samples, spec, batch_size=size, boundary=False, progress=advance, on_labels=same.add
-        )
-        records.append(_judge(truth, result, same, size, spec, limits))
-    return records
+    result = evaluate(reference, samples, spec, boundary=False, progress=progress, on_labels=keep)
+    return Truth(samples, spec, result.scores, labels)
+
+
+def verify(
+    truth: Truth,
+    candidate: Runner,
+    limits: Limits,
+    batch_size: int = 1,
+    target: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> Parity:
+    """Compare at one batch size; a limit that is not kept is in the result, not raised.
+
+    Args:
+        truth: see `find_truth`.
+        candidate: what is under test.
+        limits: what it must keep.
+        batch_size: images per call.
+        target: that of the candidate's file, for the record.
+        progress: called with (images done, images in all).
+    """
+    same = Agreement(truth)
+    result = evaluate(
+        candidate,
+        truth.samples,
+        truth.spec,
+        batch_size=batch_size,
+        boundary=False,
+        progress=progress,
+        on_labels=same.add,
+    )
+    return _judge(truth, result, same, batch_size, target, limits)
 
 
 def compare_at(
@@ -144,7 +165,7 @@ def compare_at(
     samples: Sequence[Sample],
     spec: ModelSpec,
     size: tuple[int, int],
-    limits: Export,
+    limits: Limits,
 ) -> AtSize:
     """Compare the labels of `samples`, resized to `size` (height, width); there is no mean IoU, for they are few."""
     other = spec.preprocessing.model_copy(update={"height": size[0], "width": size[1]})
@@ -153,9 +174,7 @@ def compare_at(
     return AtSize(*size, images=len(samples), agreement=share, passed=share >= limits.min_agreement)
 
 
-def _judge(
-    truth: EvalResult, result: EvalResult, same: Agreement, size: int, spec: ModelSpec, limits: Export
-) -> Parity:
+def _judge(truth: Truth, result: EvalResult, same: Agreement, batch_size: int, target: str, limits: Limits) -> Parity:
     drops = np.nan_to_num(truth.scores.iou - result.scores.iou)
     worst_class = int(np.argmax(drops))
     # Both means over the classes that torch's has: one stray pixel of an absent class is no five-point drop.
@@ -172,7 +191,8 @@ def _judge(
     return Parity(
         backend=result.runner["backend"],
         precision=result.runner["precision"],
-        batch_size=size,
+        target=target,
+        batch_size=batch_size,
         images=result.images,
         agreement=same.mean,
         worst_agreement=worst,
@@ -181,7 +201,7 @@ def _judge(
         miou=result.scores.mean_iou,
         miou_drop=drop,
         worst_class_drop=float(drops[worst_class]),
-        worst_class=spec.classes.names[worst_class],
+        worst_class=truth.spec.classes.names[worst_class],
         passed=not reasons,
         reasons=tuple(reasons),
     )

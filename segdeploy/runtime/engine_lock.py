@@ -72,6 +72,11 @@ class EngineLock(Frozen):
     verification: tuple[dict[str, Any], ...] = ()
     """One record for each comparison with onnxruntime in FP32, on the machine of `gpu`."""
 
+    @property
+    def built_by(self) -> str:
+        """Flavour and version, for people."""
+        return f"{'TensorRT for RTX' if self.flavour == 'tensorrt_rtx' else 'TensorRT'} {self.version}"
+
     def refusal(self, version: str, gpu: Gpu | None) -> str:
         """Why it cannot run with this TensorRT on this GPU, in words; empty when it may."""
         return "; ".join(check(self, Here(version, gpu)))

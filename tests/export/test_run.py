@@ -15,7 +15,7 @@ from PIL import Image
 from segdeploy.bundle import open_model
 from segdeploy.config.export import Export
 from segdeploy.data.table import read_table
-from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
+from segdeploy.errors import ConfigError, DataError, ExportError, GateError, ModelError
 from segdeploy.evaluate import evaluate
 from segdeploy.export import onnx_graph, run
 from segdeploy.export.build import add_engine
@@ -146,9 +146,13 @@ def test_not_a_run(tmp_path, tiny_bundle):
 
 
 def test_limits_come_from_run_and_command_line(tiny_run):
-    assert run.export_limits(tiny_run, {"max_miou_drop": None, "min_agreement": 0.9}) == Export(min_agreement=0.9)
+    found = run.export_settings(tiny_run, {"max_miou_drop": None, "min_agreement": 0.8, "precisions": ("fp16",)})
+    assert found.precisions == ("fp16",)
+    assert [found.limits(p).min_agreement for p in ("fp32", "fp16", "int8")] == [0.8] * 3
+    kept = [found.limits(p).max_miou_drop for p in ("fp32", "fp16", "int8")]
+    assert kept == [Export().max_miou_drop, Export().fp16.max_miou_drop, Export().int8.max_miou_drop]
     with pytest.raises(ConfigError, match="--min-agreement"):
-        run.export_limits(tiny_run, {"min_agreement": 1.5})
+        run.export_settings(tiny_run, {"min_agreement": 1.5})
 
 
 def test_interface_that_is_not_as_asked_is_refused(tiny_bundle):
@@ -289,3 +293,68 @@ def test_part_without_the_promise_is_named_and_nothing_is_written(tiny_run, inst
     with pytest.raises(ExportError, match=r"^decoder fixed \(acme 1\.5\): no promise to work with free height"):
         run.export_run(copy, tmp_path / "bundle", dynamic_size=True)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.fixture(scope="module")
+def lighter(tiny_run, tiny_table, tmp_path_factory):
+    """A verified bundle of all precisions."""
+    folder = tmp_path_factory.mktemp("lighter") / "bundle"
+    settings = run.export_settings(tiny_run, {"precisions": ("fp16", "int8"), "calibration_images": 8})
+    return run.export_run(tiny_run, folder, settings=settings, verify_table=tiny_table).bundle
+
+
+def test_bundle_holds_a_graph_of_each_precision_for_its_target(lighter):
+    graphs = {(a.precision, a.target): a for a in lighter.artifacts if a.kind == "onnx"}
+    assert {key: a.file for key, a in graphs.items()} == {
+        ("fp32", ""): "model.onnx",
+        ("fp16", ""): "model.fp16.onnx",
+        ("int8", "cpu"): "model.int8-cpu.onnx",
+        ("int8", "tensorrt"): "model.int8-trt.onnx",
+    }
+    assert lighter.find("onnx", "int8") is graphs["int8", "cpu"]
+    assert lighter.find("onnx", "int8", "tensorrt") is graphs["int8", "tensorrt"]
+    assert graphs["int8", "cpu"].about["calibration_images"] == 8
+    verified = {(v["precision"], v["target"]): v for v in lighter.file.verification}
+    assert verified.keys() == graphs.keys()
+    assert all(v["passed"] and v["images"] == 20 for v in verified.values())
+    for artifact in graphs.values():
+        model = onnx.load(lighter.path / artifact.file)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.shape_inference.infer_shapes(model, strict_mode=True, check_type=True)
+        onnx_graph.check_interface(model, (64, 96))
+        assert run.bundle.open_model(lighter.path / artifact.file).spec == lighter.spec
+    float16 = sum(
+        c.data_type == onnx.TensorProto.FLOAT16 for c in onnx.load(lighter.path / "model.fp16.onnx").graph.initializer
+    )
+    assert float16 > 20
+
+
+def test_every_node_has_a_decision(lighter):
+    files = [a for a in lighter.artifacts if a.kind == "decisions"]
+    assert [(a.precision, a.target) for a in files] == [("fp16", ""), ("int8", "cpu"), ("int8", "tensorrt")]
+    for artifact in files:
+        table = json.loads((lighter.path / artifact.file).read_text())["decisions"]
+        assert {"node", "operator", "precision", "range", "reason"} <= table[0].keys()
+
+
+def test_lost_accuracy_of_int8_fails_and_whoever_runs_it_is_told(tiny_run, tiny_table, tmp_path, caplog):
+    settings = run.export_settings(tiny_run, {"precisions": ("int8",), "min_agreement": 1.0, "calibration_images": 4})
+    settings = settings.model_copy(update={"min_agreement": 0.9})
+    with pytest.raises(GateError, match=r"int8 for cpu, batch 1: .* of the pixels agree, fewer than 100"):
+        run.export_run(tiny_run, tmp_path / "bundle", settings=settings, verify_table=tiny_table)
+    opened = open_model(tmp_path / "bundle")
+    with open_runner(opened, "onnxruntime", RunnerOptions(device="cpu", threads=1)):
+        assert not caplog.records
+    with open_runner(opened, "onnxruntime", RunnerOptions(device="cpu", threads=1, precision="int8")):
+        assert "its int8 file failed its verification" in caplog.text
+
+
+def test_int8_needs_images_and_fp16_does_without(tiny_run, tmp_path, caplog):
+    alone = shutil.copytree(tiny_run / "model", tmp_path / "model")
+    settings = Export(precisions=("fp16", "int8"))
+    with pytest.raises(DataError, match=r"calibration: .*has no training table; give training images with --calibrate"):
+        run.export_run(alone, tmp_path / "bundle", settings=settings)
+    assert not (tmp_path / "bundle").exists()
+    made = run.export_run(alone, tmp_path / "bundle", settings=Export(precisions=("fp16",))).bundle
+    assert "FP16's ranges are measured on generated pictures" in caplog.text
+    assert made.find("onnx", "fp16") is not None

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from segdeploy.classes import ClassMap, default_colors
-from segdeploy.config.export import Export
+from segdeploy.config.export import Limits
 from segdeploy.data.table import Sample
-from segdeploy.export.verify import verify
+from segdeploy.export.verify import find_truth, verify
 from segdeploy.model.spec import ModelSpec, Part, Preprocessing
 from segdeploy.runtime.runner import Runner
 
@@ -48,16 +48,20 @@ def samples(tmp_path):
     return found
 
 
-def test_equal_labels_pass_at_every_batch_size(samples):
-    records = verify(Painted(), Painted(), samples, SPEC, Export(verify_batches=(1, 2, 3)))
-    assert [(r.batch_size, r.passed, r.agreement, r.miou_drop) for r in records] == [
-        (b, True, 1.0, 0.0) for b in (1, 2, 3)
-    ]
+@pytest.fixture
+def truth(samples):
+    return find_truth(Painted(), samples, SPEC)
 
 
-def test_drop_and_agreement_by_hand(samples):
-    limits = Export(verify_batches=(1,), max_miou_drop=0.01, min_agreement=0.9)
-    (record,) = verify(Painted(), Painted(changed=100), samples, SPEC, limits)
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_equal_labels_pass_at_every_batch_size(truth, batch):
+    record = verify(truth, Painted(), Limits(max_miou_drop=0, min_agreement=1), batch, "tensorrt")
+    assert (record.batch_size, record.target, record.passed) == (batch, "tensorrt", True)
+    assert (record.agreement, record.miou_drop, record.images) == (1.0, 0.0, 2)
+
+
+def test_drop_and_agreement_by_hand(truth):
+    record = verify(truth, Painted(changed=100), Limits(max_miou_drop=0.01, min_agreement=0.9))
     # Half of class 0 became class 1: IoU 100 / 200 and 200 / 300.
     assert record.agreement == pytest.approx(0.75)
     assert record.miou_drop == pytest.approx(1 - (0.5 + 2 / 3) / 2)
@@ -66,14 +70,13 @@ def test_drop_and_agreement_by_hand(samples):
     assert len(record.reasons) == 2
 
 
-def test_stray_pixel_of_an_absent_class_is_no_class_of_the_mean(samples):
-    limits = Export(verify_batches=(1,), max_miou_drop=0.01, min_agreement=0.9)
-    (record,) = verify(Painted(), Painted(changed=1, to=2), samples, SPEC, limits)
+def test_stray_pixel_of_an_absent_class_is_no_class_of_the_mean(truth):
+    record = verify(truth, Painted(changed=1, to=2), Limits(max_miou_drop=0.01, min_agreement=0.9))
     assert record.passed, record.reasons
     assert record.miou_drop == pytest.approx((1 / 200) / 2)
 
 
-def test_worst_image_is_named(samples, tmp_path):
+def test_worst_image_is_named(truth):
     class Second(Painted):
         calls = 0
 
@@ -82,5 +85,5 @@ def test_worst_image_is_named(samples, tmp_path):
             self.changed = 40 if self.calls == 2 else 0
             return super().run(image)
 
-    (record,) = verify(Painted(), Second(), samples, SPEC, Export(verify_batches=(1,)))
+    record = verify(truth, Second(), Limits())
     assert (record.worst_image, record.worst_agreement) == ("i1.png", pytest.approx(0.9))

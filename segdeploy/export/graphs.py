@@ -1,0 +1,100 @@
+"""The graphs of fewer bits that stand beside the FP32 one, each with a table of what became of every node."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from segdeploy import bundle
+from segdeploy.data.natural import natural_images
+from segdeploy.errors import DataError
+from segdeploy.export.calibration import calibration_images, training_samples
+from segdeploy.export.decisions import decisions_json
+from segdeploy.export.precision import to_fp16
+from segdeploy.export.quantize import quantize
+from segdeploy.files import replacing, write_json
+from segdeploy.plugin import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from segdeploy.bundle import Artifact
+    from segdeploy.config.export import Export
+    from segdeploy.data.table import Sample
+    from segdeploy.export.decisions import Decision
+    from segdeploy.model.spec import ModelSpec
+
+    Images = Sequence[NDArray[np.uint8]]
+
+log = logging.getLogger(__name__)
+
+ONNX_FILE = "model.onnx"
+FP16_FILE = "model.fp16.onnx"
+INT8_FILES = {"cpu": "model.int8-cpu.onnx", "tensorrt": "model.int8-trt.onnx"}
+_GENERATED = 4
+
+
+def find_images(run: Path, spec: ModelSpec, settings: Export, samples: Sequence[Sample] | None) -> Images:
+    """Pictures on which ranges are measured: of `samples`, else of the run's training table; none for FP32 alone.
+
+    FP16 only needs to know what is large, and takes generated pictures, with a warning, where a run has no images.
+
+    Raises:
+        DataError: INT8 is asked for, and there are none.
+    """
+    if not {"fp16", "int8"}.intersection(settings.precisions):
+        return ()
+    try:
+        return calibration_images(samples or training_samples(run, spec), spec, settings.calibration_images)
+    except DataError as e:
+        if "int8" in settings.precisions or samples is not None:
+            raise
+        log.warning("%s; FP16's ranges are measured on generated pictures", e)
+        size = spec.preprocessing.height, spec.preprocessing.width
+        return [picture[None] for picture in natural_images(_GENERATED, size)]
+
+
+def write_graphs(
+    folder: Path,
+    spec: ModelSpec,
+    about: dict[str, Any],
+    settings: Export,
+    images: Images,
+    progress: Callable[[str, int, int], None],
+) -> list[Artifact]:
+    """Write what `settings.precisions` asks for beside `model.onnx` in `folder`; `about` is what is said of that."""
+    made: list[Artifact] = []
+    model = onnx.load(folder / ONNX_FILE)
+    about = about | {"calibration_images": len(images)}
+    if "fp16" in settings.precisions:
+        progress("FP16", 0, 1)
+        typed, decisions = to_fp16(model, images, registry.decoder(spec.decoder.name).keep_fp32)
+        made.append(_write(typed, folder, FP16_FILE, "fp16", "", about))
+        made.append(_write_decisions(decisions, folder, "fp16", ""))
+    if "int8" in settings.precisions:
+        progress("INT8", 0, 1)
+        about = about | {"calibration": settings.int8.method}
+        for target, found in quantize(model, images, method=settings.int8.method).items():
+            made.append(_write(found.model, folder, INT8_FILES[target], "int8", target, about))
+            made.append(_write_decisions(found.decisions, folder, "int8", target))
+    return made
+
+
+def _write(
+    model: onnx.ModelProto, folder: Path, name: str, precision: str, target: str, about: dict[str, Any]
+) -> Artifact:
+    with replacing(folder / name) as part:
+        part.write_bytes(model.SerializeToString())
+    return bundle.artifact(folder, name, "onnx", precision, about, target)
+
+
+def _write_decisions(decisions: Sequence[Decision], folder: Path, precision: str, target: str) -> Artifact:
+    name = f"decisions.{precision}{f'-{target}' if target else ''}.json"
+    write_json(folder / name, decisions_json(decisions))
+    return bundle.artifact(folder, name, "decisions", precision, None, target)
