@@ -1,20 +1,19 @@
 """Converters from FP32 to FP16 ONNX side by side: is the graph right, does TensorRT take it, are the labels kept?
 
     pip install "segdeploy[all-cpu,rtx]" onnxconverter-common "nvidia-modelopt[onnx]"
-    python benchmarks/compare_fp16.py MODEL.onnx... -o results/fp16_converters
+    python benchmarks/compare_fp16.py [MODEL.onnx...] -o results/fp16_converters
 
-MODEL.onnx is the graph of a bundle. To these come the planted graphs of tests/export/graphs.py, right in FP32 and wrong
-where FP16 is taken without care. Every converter gets the same graph, is asked to keep inputs and outputs, and what can
-calibrate gets the same pictures (`natural_images`). Labels are compared with those of FP32 on other pictures, both as
-onnxruntime computes them and with FP16's rounding and range (`segdeploy.export.half`). Builds are real, on a CPU;
-nothing is run on a GPU.
+MODEL.onnx is the graph of a bundle. To these come three models with random weights, and the planted graphs of
+tests/export/graphs.py, right in FP32 and wrong where FP16 is taken without care. Every converter gets the same graph,
+is asked to keep inputs and outputs, and what can calibrate gets the same pictures (`natural_images`). Labels are
+compared with those of FP32 on other pictures, both as onnxruntime computes them and with FP16's rounding and range
+(`segdeploy.export.half`). Builds are real, on a CPU; nothing is run on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import sys
 import tempfile
 import time
@@ -75,6 +74,11 @@ def onnxruntime_transformers(model: onnx.ModelProto, images: Images) -> onnx.Mod
     return convert_float_to_float16(model, keep_io_types=True)
 
 
+ZOO = {
+    "mobilenetv3 + fpn": ("type: timm, model_name: mobilenetv3_small_050, use_pretrained: false", "type: fpn"),
+    "convnextv2_atto + unet": ("type: timm, model_name: convnextv2_atto, use_pretrained: false", "type: unet"),
+    "mit_b0 + segformer": ("type: mit_b0, use_pretrained: false", "type: segformer"),
+}
 CONVERTERS = (segdeploy, modelopt, onnxconverter_common, onnxruntime_transformers)
 PACKAGES = {
     "modelopt": "nvidia-modelopt",
@@ -188,7 +192,9 @@ def table(records: list[dict], planted: bool) -> str:
 
 
 def _why(record: dict) -> str:
-    return "; ".join(filter(None, [record["checker"], record["types"], "" if record["interface_kept"] else "other I/O"]))
+    return "; ".join(
+        filter(None, [record["checker"], record["types"], "" if record["interface_kept"] else "other I/O"])
+    )
 
 
 def _share(side: dict) -> str:
@@ -212,15 +218,19 @@ def logger() -> Any:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("models", type=Path, nargs="*")
-    arguments.add_argument("-o", "--output", type=Path, required=True, help="Without ending: .json and .md are written.")
+    arguments.add_argument(
+        "-o", "--output", type=Path, required=True, help="Without ending: .json and .md are written."
+    )
     given = arguments.parse_args()
     warnings.simplefilter("ignore")
     LOGGER = logger()
     found: dict[str, list[dict]] = {"models": [], "planted": []}
-    for path in given.models:
-        model = onnx.load(path)
+    named = {path.stem: onnx.load(path) for path in given.models}
+    with tempfile.TemporaryDirectory() as folder:
+        named |= {name: graphs.export(Path(folder) / "model.onnx", *parts) for name, parts in ZOO.items()}
+    for name, model in named.items():
         calibration = [x[None] for x in natural_images(3, size_of(model))]
-        found["models"] += judge(path.stem, model, calibration, natural_images(3, size_of(model), seed=1), engine=True)
+        found["models"] += judge(name, model, calibration, natural_images(3, size_of(model), seed=1), engine=True)
     for name, make in graphs.PLANTED.items():
         found["planted"] += judge(name, make()[0], [graphs.picture()], graphs.picture(), engine=False)
     versions = {name: importlib.metadata.version(package) for name, package in PACKAGES.items()}

@@ -63,7 +63,9 @@ class Slots:
                 follow.append(i)
             elif formal is None or (i not in _STAY.get(node.op_type, ()) and formal.type_str != "tensor(float)"):
                 free = False
-        outs = [schema.outputs[min(list(node.output).index(n), len(schema.outputs) - 1)] for n in gives] if schema else []
+        outs = (
+            [schema.outputs[min(list(node.output).index(n), len(schema.outputs) - 1)] for n in gives] if schema else []
+        )
         if not free or (gives and not all(o.type_str in halves for o in outs)) or (gives and not outs):
             self.fp32_only.add(place)
         self.inputs.append(follow)

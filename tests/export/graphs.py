@@ -36,10 +36,11 @@ def picture():
 
 
 def model_of(nodes, values, threshold, **constants):
-    """image -> x, float (N, 3, H, W); the nodes; then two classes: whether `values` pass the threshold or not."""
+    """image -> a convolution that changes nothing -> x, float (N, 3, H, W); the nodes; whether `values` pass."""
     nodes = [
         node("Cast", ["image"], ["float"], to=T.FLOAT),
-        node("Transpose", ["float"], ["x"], perm=[0, 3, 1, 2]),
+        node("Transpose", ["float"], ["plain"], perm=[0, 3, 1, 2]),
+        node("Conv", ["plain", "eye"], ["x"], name="node_first"),
         *nodes,
         node("ReduceMax", [values, "channel"], ["best"]),
         node("Sub", ["best", "threshold"], ["above"]),
@@ -51,7 +52,7 @@ def model_of(nodes, values, threshold, **constants):
     ]
     for i, each in enumerate(nodes):
         each.name = each.name or f"node_{each.op_type}_{i}"
-    constants |= {"channel": np.array([1]), "threshold": np.float32(threshold)}
+    constants |= {"eye": _kernel(1.0), "channel": np.array([1]), "threshold": np.float32(threshold)}
     image = helper.make_tensor_value_info("image", T.UINT8, ["batch", HEIGHT, WIDTH, 3])
     mask = helper.make_tensor_value_info("mask", T.UINT8, ["batch", HEIGHT, WIDTH])
     weights = [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
@@ -71,9 +72,11 @@ def _norm():
         node("Add", ["mean", "epsilon"], ["guarded"]),
         node("Div", ["x", "guarded"], ["response"]),
     ]
-    return model_of(
-        nodes, "response", 100.5 / norm, sides=np.array([2, 3]), epsilon=np.float32(1e-6)
-    ), {"ReduceL2", "Add", "Div"}
+    return model_of(nodes, "response", 100.5 / norm, sides=np.array([2, 3]), epsilon=np.float32(1e-6)), {
+        "ReduceL2",
+        "Add",
+        "Div",
+    }
 
 
 def _gain():
