@@ -183,6 +183,7 @@ def test_places_and_counts_stay_in_fp32():
     check(ours, model)
     reason = {d.operator: d.reason for d in decisions if d.precision == "fp32"}
     assert {"Range", "Sin", "Cast"} <= set(reason)
+    assert "counts places" in reason["Sin"]
     assert "3e+03" in reason["Cast"]
 
 
