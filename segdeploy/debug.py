@@ -1,8 +1,8 @@
 """Where two graphs part: the first tensors that both have and that differ, with node, layer and range.
 
-Nodes and tensors keep their names from `model.onnx` to the graphs made of it, so tensors are matched by name; casts and
-quantisers between them have names of their own. A graph that holds FP16 is run as on a GPU (`export.half`), any other by
-onnxruntime on the CPU. What runs without names, a backend, is compared by its masks.
+Nodes and tensors keep their names from `model.onnx` to the graphs made of it, so tensors are matched by name; casts
+and quantisers between them have names of their own. A graph that holds FP16 is run as on a GPU (`export.half`), any
+other by onnxruntime on the CPU. What runs without names, a backend, is compared by its masks.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 
 from segdeploy.bundle import open_model
 from segdeploy.data.images import read_image
 from segdeploy.data.natural import natural_images
 from segdeploy.data.resize import resize_image
 from segdeploy.errors import ExportError, ModelError, first_line
-from segdeploy.export.graph import HALF, GraphView, is_float, session_of
+from segdeploy.export.graph import HALF, GraphView, is_float, load_graph, session_of
 from segdeploy.export.half import rounded
 from segdeploy.plugin import registry
 from segdeploy.runtime.runner import RunnerOptions, open_runner
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import onnx
     from numpy.typing import NDArray
 
 TOLERANCE = 0.01
@@ -107,9 +106,7 @@ def diff(
     return Diff(1, (parting,) if _parts(error, tolerance) else (), _agreement(error), tolerance)
 
 
-def diff_graphs(
-    a: onnx.ModelProto, b: onnx.ModelProto, image: NDArray[np.uint8], tolerance: float = TOLERANCE
-) -> Diff:
+def diff_graphs(a: onnx.ModelProto, b: onnx.ModelProto, image: NDArray[np.uint8], tolerance: float = TOLERANCE) -> Diff:
     """Compare each tensor that nodes of both graphs write under one name, some dozens at a time to spare memory.
 
     Raises:
@@ -140,7 +137,9 @@ def diff_text(found: Diff, names: tuple[str, str], count: int) -> str:
         said.append(f"equal: none of {found.compared} tensors differs by more than {found.tolerance:g}")
     else:
         first = f", the first {count} of them" if len(found.partings) > count else ""
-        said.append(f"{len(found.partings)} of {found.compared} tensors differ by more than {found.tolerance:g}{first}:")
+        said.append(
+            f"{len(found.partings)} of {found.compared} tensors differ by more than {found.tolerance:g}{first}:"
+        )
         head = ["tensor", "node", "operator", "layer", "error", "A from", "to", "B from", "to", "inf or NaN in B %"]
         said.append(text_table(head, [_row(p) for p in found.partings[:count]], left=4))
     said.append(f"pixels of the same class: {percent(found.agreement, 3)} %")
@@ -149,7 +148,15 @@ def diff_text(found: Diff, names: tuple[str, str], count: int) -> str:
 
 def _row(p: Parting) -> list[str]:
     ends = [f"{end:.4g}" for pair in (p.range_a, p.range_b) for end in (pair or (np.nan, np.nan))]
-    return [p.tensor, p.node, p.operator, p.layer, "-" if p.error is None else f"{p.error:.3g}", *ends, percent(p.wrong_b)]
+    return [
+        p.tensor,
+        p.node,
+        p.operator,
+        p.layer,
+        "-" if p.error is None else f"{p.error:.3g}",
+        *ends,
+        percent(p.wrong_b),
+    ]
 
 
 def input_of(path: Path, file: Path | None) -> NDArray[np.uint8]:
@@ -224,23 +231,14 @@ def _graph(path: Path, what: str) -> onnx.ModelProto | None:
     if path.suffix == ".onnx":
         if what:
             raise ModelError(f"{path}@{what}: an .onnx file has one precision; expected a backend's name behind @")
-        return _load(path)
+        return load_graph(path)
     bundle, precision = open_model(path), what or "fp32"
     found = bundle.find("onnx", precision) or bundle.find("onnx", precision, "tensorrt")
     if found is None:
         held = ", ".join(sorted({a.precision for a in bundle.artifacts if a.kind == "onnx"})) or "no graph"
         backends = ", ".join(sorted(registry.catalogue("backend").plugins))
         raise ModelError(f"{path}@{precision}: expected a precision that it holds ({held}) or a backend ({backends})")
-    return _load(bundle.path / found.file)
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(path)
-    except FileNotFoundError as e:
-        raise ModelError(f"{path}: expected an .onnx file, found nothing") from e
-    except DecodeError as e:
-        raise ModelError(f"{path}: not an ONNX file") from e
+    return load_graph(bundle.path / found.file)
 
 
 def _mask_of_backend(path: Path, backend: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -34,6 +34,7 @@ def _target(_: click.Context, __: click.Parameter, value: str | None) -> str | N
     callback=_target,
     help="With --trt: 10, 11, a release such as 10.3, or RTX; default: 10, 11 and RTX.",
 )
+@click.option("--precision", is_flag=True, help="What a bundle's FP16 and INT8 graphs compute in which, and why.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 def command(
     paths: tuple[Path, ...],
@@ -41,6 +42,7 @@ def command(
     classes: Path | None,
     trt: bool,
     trt_target: str | None,
+    precision: bool,
     as_json: bool,
 ) -> int:
     """Say what a data set holds and what is wrong with it, or what a run, a bundle or an .onnx file is.
@@ -60,6 +62,8 @@ def command(
 
     if trt or trt_target:
         return _inspect_trt(paths, trt_target, as_json)
+    if precision:
+        return _inspect_precision(paths, as_json)
     if not paths and config is None:
         raise ConfigError("expected a table, a folder, a model, or -c CONFIG whose `data` names the tables")
     path = paths[0] if len(paths) == 1 else None
@@ -86,3 +90,16 @@ def _inspect_trt(paths: tuple[Path, ...], target: str | None, as_json: bool) -> 
     about = inspect_trt(paths[0], target)
     say(json.dumps(about, indent=2) if as_json else trt_text(about))
     return 0 if all(about["builds"].values()) else 3
+
+
+def _inspect_precision(paths: tuple[Path, ...], as_json: bool) -> int:
+    from segdeploy.bundle import open_model
+    from segdeploy.errors import ModelError
+    from segdeploy.export.decisions import decisions_text, read_decisions
+
+    if len(paths) != 1:
+        raise ModelError(f"--precision: expected one bundle, got {len(paths)}")
+    tables = read_decisions(open_model(paths[0]))
+    texts = [f"{name}\n{decisions_text(content)}" for name, content in tables.items()]
+    say(json.dumps(tables, indent=2) if as_json else "\n\n".join(texts))
+    return 0

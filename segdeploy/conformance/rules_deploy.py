@@ -17,6 +17,7 @@ from segdeploy.export.engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from segdeploy.conformance.subject import Subject
+    from segdeploy.runtime.engine_lock import EngineLock
 
 
 def check_lint(subject: Subject) -> Found:
@@ -30,19 +31,28 @@ def check_lint(subject: Subject) -> Found:
 
 def check_build(subject: Subject) -> Found:
     """The real parser and builder of TensorRT for RTX, which need no GPU."""
+    try:
+        lock, size = build_with_rtx(subject, subject.graph)
+    except MissingPartError as e:
+        raise SkippedError(str(e)) from e
+    return Found(f"{lock.built_by}, {lock.status}", {"version": lock.version, "bytes": size})
+
+
+def build_with_rtx(subject: Subject, graph: bytes, precision: str = "fp32") -> tuple[EngineLock, int]:
+    """The lock and size in bytes of an engine of `graph`.
+
+    Raises:
+        BrokenError: the parser or the builder refuses it; MissingPartError: TensorRT for RTX is not installed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        path.write_bytes(subject.graph)
+        path.write_bytes(graph)
+        spec, options = subject.spec(subject.sizes[-1]), EngineOptions(flavour="rtx")
         try:
-            spec, options = subject.spec(subject.sizes[-1]), EngineOptions(flavour="rtx")
-            lock = build_engine(path, spec, Path(folder), options=options)
-        except MissingPartError as e:
-            raise SkippedError(str(e)) from e
+            lock = build_engine(path, spec, Path(folder), precision=precision, options=options)
         except ExportError as e:
             raise BrokenError(str(e).partition(": ")[2]) from e
-        size = (Path(folder) / "model.engine").stat().st_size
-    said = f"TensorRT for RTX {lock.version}, {lock.status}"
-    return Found(said, {"version": lock.version, "bytes": size})
+        return lock, (Path(folder) / "model.engine").stat().st_size
 
 
 def check_range(subject: Subject) -> Found:

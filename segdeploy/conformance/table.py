@@ -13,6 +13,7 @@ from segdeploy.conformance import (
     rules_export,
     rules_maps,
     rules_numbers,
+    rules_precision,
     rules_runner,
 )
 
@@ -30,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     *rules_numbers.RULES,
     *rules_export.RULES,
     *rules_deploy.RULES,
+    *rules_precision.RULES,
     *rules_cost.RULES,
     *rules_backend.RULES,
     *rules_runner.RULES,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.errors import ModelError
 from segdeploy.tables import text_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from segdeploy.bundle import Bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +28,22 @@ class Decision:
 
 
 def decisions_json(decisions: Sequence[Decision]) -> dict[str, Any]:
-    """What `precision.fp16.json` holds."""
+    """What `decisions.fp16.json` holds."""
     return {"schema_version": 1, "decisions": [asdict(d) for d in decisions]}
+
+
+def read_decisions(opened: Bundle) -> dict[str, Any]:
+    """The contents of a bundle's decision files by the name of the file.
+
+    Raises:
+        ModelError: it has none, as its graphs are FP32.
+    """
+    files = [a.file for a in opened.artifacts if a.kind == "decisions"]
+    if not files:
+        raise ModelError(
+            f"{opened.path}: its graphs are FP32 throughout; segdeploy export --precision fp16,int8 makes others"
+        )
+    return {name: json.loads((opened.path / name).read_text(encoding="utf-8")) for name in files}
 
 
 def decisions_text(content: Mapping[str, Any]) -> str:

@@ -118,7 +118,9 @@ def probe(graph: bytes, image: NDArray[np.uint8], keep_fp32: Sequence[str] = ())
     for node in view.nodes:
         if node.op_type in ALWAYS_FP32 or any(fnmatch(node.name, pattern) for pattern in keep_fp32):
             continue
-        extents = [(f"weight {n}", ranges.largest[n]) for n in node.input if n in view.constants.keys() & ranges.largest]
+        extents = [
+            (f"weight {n}", ranges.largest[n]) for n in node.input if n in view.constants.keys() & ranges.largest
+        ]
         extents += [("output", ranges.largest[name]) for name in node.output if name in ranges.largest]
         largest = max([largest, *(value for _, value in extents)])
         found += [Excess(node.name, node.op_type, what, value) for what, value in extents if value > SAFE]

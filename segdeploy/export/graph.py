@@ -10,10 +10,11 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, numpy_helper
 
-from segdeploy.errors import ExportError, first_line
+from segdeploy.errors import ExportError, ModelError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -63,7 +64,7 @@ class GraphView:
             here = max(at)
             for name in self.nodes[here].input:
                 if name in self.constants and name.endswith((".weight", ".bias")):
-                    return name.rpartition(".")[0]
+                    return str(name).rpartition(".")[0]
             before = {self.producer[name] for name in self.nodes[here].input if name in self.producer} - seen
             seen |= before
             at = (at | before) - {here}
@@ -133,6 +134,16 @@ def session_of(model: onnx.ModelProto, outputs: Iterable[str] | None = None) -> 
         return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     except Exception as e:  # onnxruntime's errors have no common base of their own
         raise ExportError(f"onnxruntime cannot load the graph: {first_line(e)[:300]}") from e
+
+
+def load_graph(path: Path) -> onnx.ModelProto:
+    """The model of an .onnx file; ModelError where it is none."""
+    try:
+        return onnx.load(path)
+    except FileNotFoundError as e:
+        raise ModelError(f"{path}: expected an .onnx file, found nothing") from e
+    except Exception as e:  # protobuf's errors differ from version to version
+        raise ModelError(f"{path}: not an ONNX file: {first_line(e)[:200]}") from e
 
 
 def is_float(x: NDArray[Any]) -> bool:

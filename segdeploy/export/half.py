@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # They give values that they were given.
-_MOVES = set(
-    "Concat Expand Flatten Gather GatherElements GatherND Identity MaxPool Neg Pad ReduceMax ReduceMin Relu Reshape "
-    "ScatterElements ScatterND Slice Split Squeeze Tile Transpose Unsqueeze Where".split()
-)
+_MOVES = {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "MaxPool", "Neg", "Pad"}
+_MOVES |= {"ReduceMax", "ReduceMin", "Relu", "Reshape", "ScatterElements", "ScatterND", "Slice", "Split", "Squeeze"}
+_MOVES |= {"Tile", "Transpose", "Unsqueeze", "Where"}
 
 
 def open_half(model: onnx.ModelProto, outputs: Sequence[str] | None = None) -> ort.InferenceSession:

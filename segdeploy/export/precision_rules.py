@@ -9,6 +9,7 @@ on accuracy (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-libr
 from __future__ import annotations
 
 from fnmatch import fnmatch
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,6 @@ from segdeploy.export.precision_types import to_half
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    import onnx
 
     from segdeploy.export.fp16_range import Ranges
     from segdeploy.export.graph import GraphView
@@ -44,18 +43,18 @@ def find_fp32(slots: Slots, ranges: Ranges, keep_fp32: Sequence[str]) -> dict[in
     view = slots.view
     found: dict[int, str] = {}
     computing = set(slots.computing)
-    for rule in (
-        lambda: _by_name(view, keep_fp32),
-        lambda: ((i, "has no FP16 form") for i in slots.fp32_only),
-        lambda: _by_operator(view),
-        lambda: _by_range(slots, ranges),
-        lambda: _by_small_values(view, ranges),
-        lambda: _by_constants(slots),
-        lambda: _by_scores(view),
-    ):
-        for place, reason in rule():
-            if place in computing:
-                found.setdefault(place, reason)
+    rules = (
+        _by_name(view, keep_fp32),
+        ((i, "has no FP16 form") for i in slots.fp32_only),
+        _by_operator(view),
+        _by_range(slots, ranges),
+        _by_small_values(view, ranges),
+        _by_constants(slots),
+        _by_scores(view),
+    )
+    for place, reason in chain.from_iterable(rules):
+        if place in computing:
+            found.setdefault(place, reason)
     return found
 
 
@@ -105,7 +104,7 @@ def _by_small_values(view: GraphView, ranges: Ranges) -> Iterator[tuple[int, str
 
 
 def _by_constants(slots: Slots) -> Iterator[tuple[int, str]]:
-    """Nodes with a constant that FP16 loses: an epsilon, or weights so small that rounding takes a hundredth of them."""
+    """Nodes with a constant that FP16 loses: an epsilon, or weights of which rounding takes more than a hundredth."""
     view = slots.view
     for place, node in enumerate(view.nodes):
         for i in slots.inputs[place]:
@@ -146,7 +145,7 @@ def _dividers(view: GraphView, place: int, epsilon: float) -> Iterator[tuple[int
         for reader in view.readers[name]:
             node = view.nodes[reader]
             at = DIVISORS.get(node.op_type)
-            if at is not None and node.input[at] == name or node.op_type == "Pow" and node.input[0] == name:
+            if (at is not None and node.input[at] == name) or (node.op_type == "Pow" and node.input[0] == name):
                 yield reader, f"{node.op_type} of a value that may be as small as the epsilon {epsilon:.3g}"
             if node.op_type in _MOVES | {"Pow", "Sqrt"}:
                 yield from _dividers(view, reader, epsilon)

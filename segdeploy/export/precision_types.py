@@ -40,7 +40,6 @@ class Slots:
 
     def _look(self, place: int, node: onnx.NodeProto) -> None:
         types = self.view.types
-        holds = [i for i, name in enumerate(node.input) if types.get(name) == FLOAT]
         gives = [name for name in node.output if types.get(name) == FLOAT]
         if node.op_type in _READ_ANY:
             # A Cast that feeds only casts (class ids on their way to uint8) computes nothing.
@@ -48,23 +47,12 @@ class Slots:
             self.inputs.append([])
             self.outputs.append(gives if computes else [])
             return
-        try:
-            schema = onnx.defs.get_schema(node.op_type, self.view.opset, node.domain)
-        except onnx.defs.SchemaError:
-            schema = None
-        if schema is None or node.op_type in _TYPED_BY_ATTRIBUTE:
-            halves = set()
-        else:
-            halves = {c.type_param_str for c in schema.type_constraints if _HALF in c.allowed_type_strs}
-        follow, free = [], True
-        for i in holds:
-            formal = schema.inputs[min(i, len(schema.inputs) - 1)] if schema else None
-            if formal and formal.type_str in halves and i not in _STAY.get(node.op_type, ()):
-                follow.append(i)
-            elif formal is None or (i not in _STAY.get(node.op_type, ()) and formal.type_str != "tensor(float)"):
-                free = False
-        outs = [schema.outputs[min(list(node.output).index(n), len(schema.outputs) - 1)] for n in gives] if schema else []
-        if not free or (gives and not all(o.type_str in halves for o in outs)) or (gives and not outs):
+        reads, writes, halves = _formals(node, self.view.opset)
+        own = _STAY.get(node.op_type, ())
+        floats = [i for i, name in enumerate(node.input) if types.get(name) == FLOAT]
+        follow = [i for i in floats if i not in own and reads[i] != "tensor(float)"]
+        words = {reads[i] for i in follow} | {w for w, n in zip(writes, node.output, strict=True) if n in gives}
+        if not words <= halves:
             self.fp32_only.add(place)
         self.inputs.append(follow)
         self.outputs.append(gives)
@@ -73,6 +61,21 @@ class Slots:
     def computing(self) -> list[int]:
         """Nodes that have a precision at all; the others are shape arithmetic and class ids."""
         return [i for i in range(len(self.view.nodes)) if self.inputs[i] or self.outputs[i] or i in self.fp32_only]
+
+
+def _formals(node: onnx.NodeProto, opset: int) -> tuple[list[str], list[str], set[str]]:
+    """The schema's type word for each input and output of the node, and which of the words may be FP16."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError:  # an operator of another domain
+        return [""] * len(node.input), [""] * len(node.output), set()
+    reads, writes = (
+        [formals[min(i, len(formals) - 1)].type_str for i in range(len(names))]  # the last may be repeated
+        for formals, names in ((schema.inputs, node.input), (schema.outputs, node.output))
+    )
+    if node.op_type in _TYPED_BY_ATTRIBUTE:
+        return reads, writes, set()
+    return reads, writes, {c.type_param_str for c in schema.type_constraints if _HALF in c.allowed_type_strs}
 
 
 def save_casts(slots: Slots, fp32: Collection[int]) -> set[int]:
@@ -129,9 +132,11 @@ def _casts(slots: Slots, group: set[int], fp32: set[int]) -> int:
 def retype(slots: Slots, fp32: Collection[int]) -> onnx.ModelProto:
     """The graph with every node outside `fp32` in FP16: types, weights, and one cast for each tensor that needs it.
 
+    Operators without an FP16 form stay in FP32 in any case.
+
     Names of nodes and of the tensors that they write stay; a cast's are the tensor's with `.fp16` or `.fp32` behind.
     """
-    writer = _Writer(slots, set(fp32))
+    writer = _Writer(slots, slots.fp32_only | set(fp32))
     for place in range(len(slots.view.nodes)):
         writer.add(place)
     return writer.finish()

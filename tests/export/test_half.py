@@ -17,9 +17,10 @@ def model_of(nodes, **constants):
     nodes = [node("Cast", ["in"], ["x"], to=T.FLOAT16), *nodes]
     for i, each in enumerate(nodes):
         each.name = f"n{i}"
-    ends = [helper.make_tensor_value_info("in", T.FLOAT, [2, 4, 8, 8])], [
-        helper.make_tensor_value_info(nodes[-1].output[0], T.FLOAT16, [2, 4, None, None])
-    ]
+    ends = (
+        [helper.make_tensor_value_info("in", T.FLOAT, [2, 4, 8, 8])],
+        [helper.make_tensor_value_info(nodes[-1].output[0], T.FLOAT16, [2, 4, None, None])],
+    )
     weights = [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
     graph = helper.make_graph(nodes, "g", *ends, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -104,7 +105,10 @@ def test_softmax_and_normalisations_are_those_of_fp32_but_for_rounding(scale):
     for each, constants in (
         (node("Softmax", ["x"], ["y"], axis=1), {}),
         (node("LayerNormalization", ["x", "scale", "shift"], ["y"], axis=-1, epsilon=1e-3), weights),
-        (node("InstanceNormalization", ["x", "a", "b"], ["y"]), {k: v[:4] for k, v in zip("ab", weights.values())}),
+        (
+            node("InstanceNormalization", ["x", "a", "b"], ["y"]),
+            {k: v[:4] for k, v in zip("ab", weights.values(), strict=True)},
+        ),
     ):
         model = model_of([each], **constants)
         expected = session_of(model).run(None, {"in": x})[0].astype(np.float32)
