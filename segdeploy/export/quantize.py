@@ -20,7 +20,7 @@ from segdeploy.export.ranges import METHODS, collect
 from segdeploy.export.sensitivity import Choice, Judge, Loss, leave_out
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
+    from collections.abc import Callable, Mapping, Sequence, Set
 
     import numpy as np
     from numpy.typing import NDArray
@@ -67,6 +67,7 @@ def quantize(
     judged_images: int = 4,
     evaluations: int = 96,
     keep_fp32: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Quantized]:
     """The INT8 graphs of a graph that `export_onnx` wrote.
 
@@ -80,6 +81,7 @@ def quantize(
         judged_images: how many images that is measured on.
         evaluations: how many graphs are run for it at most, for each target.
         keep_fp32: patterns (shell style) of names of nodes that stay float.
+        progress: called with (done, total) after each calibration image.
 
     Returns:
         Target -> its graph.
@@ -99,7 +101,7 @@ def quantize(
     wanted = _Wanted()
     for target, names in layers.items():
         _PLACES[target][0](Writer(model, wanted), set(names))
-    histograms = collect(model, sorted(wanted.names), images)
+    histograms = collect(model, sorted(wanted.names), images, progress)
     judge = Judge(model, images[:judged_images])
     return {
         target: _for_target(model, target, names, histograms, method, judge, min_agreement, evaluations)

@@ -16,7 +16,7 @@ from segdeploy.environment import available_cores
 from segdeploy.errors import DataError, ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -120,6 +120,8 @@ def _least_divergence(counts: NDArray[np.int64]) -> int:
 def collect(model: onnx.ModelProto, names: Sequence[str], images: Sequence[NDArray[np.uint8]]) -> dict[str, Histogram]:
     """Run the graph in its own precision on each image and count the values of the tensors `names`.
 
+    `progress` is called with (done, total) after each image.
+
     Raises:
         DataError: no images.
         ExportError: a tensor with a value that is infinite or no number.
@@ -128,10 +130,12 @@ def collect(model: onnx.ModelProto, names: Sequence[str], images: Sequence[NDArr
         raise DataError("calibration: expected at least one image, found none")
     found = {name: Histogram() for name in names}
     sessions = [(part, _session(model, part)) for part in _parts(model, names)]
-    for image in images:
+    for done, image in enumerate(images, start=1):
         for part, session in sessions:
             for name, value in zip(part, session.run(part, {"image": image}), strict=True):
                 found[name].add(value)
+        if progress is not None:
+            progress(done, len(images))
     for name, histogram in found.items():
         if not (np.isfinite(histogram.low) and np.isfinite(histogram.high)):
             raise ExportError(
