@@ -117,7 +117,12 @@ def _least_divergence(counts: NDArray[np.int64]) -> int:
     return found
 
 
-def collect(model: onnx.ModelProto, names: Sequence[str], images: Sequence[NDArray[np.uint8]]) -> dict[str, Histogram]:
+def collect(
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    images: Sequence[NDArray[np.uint8]],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Histogram]:
     """Run the graph in its own precision on each image and count the values of the tensors `names`.
 
     `progress` is called with (done, total) after each image.
