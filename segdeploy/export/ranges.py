@@ -58,7 +58,10 @@ class Histogram:
             merged = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.pad(merged, _BINS // 4)
             self.limit *= 2
-        bins = (values.ravel().astype(np.float32) * (_BINS / 2 / self.limit) + _BINS / 2).astype(np.int32)
+        bins = (
+            values.ravel().astype(np.promote_types(values.dtype, np.float32), copy=False) * (_BINS / 2 / self.limit)
+            + _BINS / 2
+        ).astype(np.int32)
         self.counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
 
     def range(self, method: Method, *, symmetric: bool) -> tuple[float, float]:
