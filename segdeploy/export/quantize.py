@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from segdeploy.export.ranges import Histogram, Method
 
-# For each target what places the pairs, and the operators that have weights there.
+# For each target what places the pairs, the operators that have weights there, and a scale for a range.
 _PLACES = {
-    "cpu": (place_cpu.for_cpu, place_cpu.OPERATORS),
-    "tensorrt": (place_tensorrt.for_tensorrt, place_tensorrt.OPERATORS),
+    "cpu": (place_cpu.for_cpu, place_cpu.OPERATORS, asymmetric),
+    "tensorrt": (place_tensorrt.for_tensorrt, place_tensorrt.OPERATORS, symmetric),
 }
 TARGETS = tuple(_PLACES)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
@@ -138,10 +138,8 @@ def _for_target(
     min_agreement: float,
     evaluations: int,
 ) -> Quantized:
-    even = target == "tensorrt"
-    make = symmetric if even else asymmetric
-    scales = {name: make(*found.range(method, symmetric=even)) for name, found in histograms.items()}
-    place = _PLACES[target][0]
+    place, _, make = _PLACES[target]
+    scales = {name: make(*found.range(method)) for name, found in histograms.items()}
 
     def build(units: Set[str]) -> onnx.ModelProto:
         writer = Writer(model, scales)
