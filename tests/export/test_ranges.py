@@ -107,3 +107,9 @@ def test_no_images_and_values_without_end_are_refused(toy, pictures):
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, np.nan, np.float32), "stem.bias"))
     with pytest.raises(ExportError, match="stem_out: takes values that are not finite"):
         collect(broken, ["stem_out"], pictures[:2])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_remembered(bad):
+    found = counted([np.float32([1, 2]), np.float32([0.5, bad]), np.float32([3, 4])])
+    assert not (np.isfinite(found.low) and np.isfinite(found.high))
