@@ -190,10 +190,10 @@ class Writer:
         del graph.node[:]
         del graph.value_info[:]
         read = set(self.outputs)
-        for node in reversed(self.nodes):
+        for node in reversed(self.nodes):  # sorted, as ONNX demands
             if read.intersection(node.output):
                 read.update(node.input)
-                graph.node.insert(0, node)
+        graph.node.extend(node for node in self.nodes if read.intersection(node.output))
         kept = [c for c in (*graph.initializer, *self._constants.values()) if c.name in read]
         del graph.initializer[:]
         graph.initializer.extend(kept)

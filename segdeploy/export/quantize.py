@@ -21,17 +21,17 @@ from segdeploy.export.ranges import METHODS, collect
 from segdeploy.export.sensitivity import Choice, Judge, Loss, leave_out
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
+    from collections.abc import Callable, Mapping, Sequence, Set
 
     import numpy as np
     from numpy.typing import NDArray
 
     from segdeploy.export.ranges import Histogram, Method
 
-# For each target what places the pairs, and the operators that have weights there.
+# For each target what places the pairs, the operators that have weights there, and a scale for a range.
 _PLACES = {
-    "cpu": (place_cpu.for_cpu, place_cpu.OPERATORS),
-    "tensorrt": (place_tensorrt.for_tensorrt, place_tensorrt.OPERATORS),
+    "cpu": (place_cpu.for_cpu, place_cpu.OPERATORS, asymmetric),
+    "tensorrt": (place_tensorrt.for_tensorrt, place_tensorrt.OPERATORS, symmetric),
 }
 TARGETS = tuple(_PLACES)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
@@ -57,6 +57,7 @@ def quantize(
     judged_images: int = 4,
     evaluations: int = 96,
     keep_fp32: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Quantized]:
     """The INT8 graphs of a graph that `export_onnx` wrote.
 
@@ -70,6 +71,7 @@ def quantize(
         judged_images: how many images that is measured on.
         evaluations: how many graphs are run for it at most, for each target.
         keep_fp32: patterns (shell style) of names of nodes that stay float.
+        progress: called with (done, total) after each calibration image.
 
     Returns:
         Target -> its graph.
@@ -89,7 +91,7 @@ def quantize(
     wanted = _Wanted()
     for target, names in layers.items():
         _PLACES[target][0](Writer(model, wanted), set(names))
-    histograms = collect(model, sorted(wanted.names), images)
+    histograms = collect(model, sorted(wanted.names), images, progress)
     judge = Judge(model, images[:judged_images])
     return {
         target: _for_target(model, target, names, histograms, method, judge, min_agreement, evaluations)
@@ -126,10 +128,8 @@ def _for_target(
     min_agreement: float,
     evaluations: int,
 ) -> Quantized:
-    even = target == "tensorrt"
-    make = symmetric if even else asymmetric
-    scales = {name: make(*found.range(method, symmetric=even)) for name, found in histograms.items()}
-    place = _PLACES[target][0]
+    place, _, make = _PLACES[target]
+    scales = {name: make(*found.range(method)) for name, found in histograms.items()}
 
     def build(units: Set[str]) -> onnx.ModelProto:
         writer = Writer(model, scales)

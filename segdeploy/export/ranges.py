@@ -16,7 +16,7 @@ from segdeploy.environment import available_cores
 from segdeploy.errors import DataError, ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,7 +26,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 _BINS = 4096
 _LEVELS = 128  # of the absolute value, in eight bits with a sign
 _STEP = 8
-_PERCENTILE = 99.99
+_CLIPPED = 1e-4
 _NOTHING = 1e-30
 _AT_ONCE = 2**28
 """Elements that one run of the graph hands out: 1 GiB."""
@@ -58,39 +58,33 @@ class Histogram:
             merged = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.pad(merged, _BINS // 4)
             self.limit *= 2
-        bins = (values.ravel().astype(np.float32) * (_BINS / 2 / self.limit) + _BINS / 2).astype(np.int32)
+        flat = values.ravel().astype(np.promote_types(values.dtype, np.float32), copy=False)
+        bins = (flat * (_BINS / 2 / self.limit) + _BINS / 2).astype(np.int32)
         self.counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
 
-    def range(self, method: Method, *, symmetric: bool) -> tuple[float, float]:
+    def range(self, method: Method) -> tuple[float, float]:
         """The least and the greatest value that is to be told apart; what lies beyond is clipped.
 
         Args:
-            method: "minmax": all values. "percentile": all but 0.01 %, half of them on each side, or of the largest
-                absolute values where `symmetric`. "entropy": the limit at which rounding and clipping together
-                lose the least information (S. Migacz, "8-bit inference with TensorRT", GTC 2017).
-            symmetric: whether the range is to be (-x, x).
+            method: "minmax": all values. "percentile": all but 0.01 %, half of them on each side. "entropy": the
+                absolute value at which rounding and clipping together lose the least information (S. Migacz, "8-bit
+                inference with TensorRT", GTC 2017).
         """
-        low, high = self.low, self.high
         width = 2 * self.limit / _BINS
-        absolute = self.counts[_BINS // 2 :] + self.counts[: _BINS // 2][::-1]
-        if method == "entropy" and width:
-            limit = _least_divergence(absolute) * width
-            low, high = max(low, -limit), min(high, limit)
-        elif method == "percentile" and width:
-            if symmetric:
-                limit = _quantile(absolute, _PERCENTILE / 100) * width
-                low, high = max(low, -limit), min(high, limit)
-            else:
-                cut = (1 - _PERCENTILE / 100) / 2
-                low = max(low, self.limit - _quantile(self.counts[::-1], 1 - cut) * width)
-                high = min(high, _quantile(self.counts, 1 - cut) * width - self.limit)
-        largest = max(abs(low), abs(high))
-        return (-largest, largest) if symmetric else (low, high)
+        if not width or method == "minmax":
+            return self.low, self.high
+        if method == "entropy":
+            highest = _least_divergence(self.counts[_BINS // 2 :] + self.counts[: _BINS // 2][::-1]) * width
+            lowest = -highest
+        else:
+            highest = _quantile(self.counts) * width - self.limit
+            lowest = self.limit - _quantile(self.counts[::-1]) * width
+        return max(self.low, lowest), min(self.high, highest)
 
 
-def _quantile(counts: NDArray[np.int64], share: float) -> int:
-    """How many bins, from the first on, hold that share."""
-    return int(np.searchsorted(np.cumsum(counts), share * counts.sum())) + 1
+def _quantile(counts: NDArray[np.int64]) -> int:
+    """How many bins, from the first on, hold all but half of what may be clipped."""
+    return int(np.searchsorted(np.cumsum(counts), (1 - _CLIPPED / 2) * counts.sum())) + 1
 
 
 def _least_divergence(counts: NDArray[np.int64]) -> int:
@@ -117,8 +111,15 @@ def _least_divergence(counts: NDArray[np.int64]) -> int:
     return found
 
 
-def collect(model: onnx.ModelProto, names: Sequence[str], images: Sequence[NDArray[np.uint8]]) -> dict[str, Histogram]:
+def collect(
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    images: Sequence[NDArray[np.uint8]],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Histogram]:
     """Run the graph in its own precision on each image and count the values of the tensors `names`.
+
+    `progress` is called with (done, total) after each image.
 
     Raises:
         DataError: no images.
@@ -128,10 +129,12 @@ def collect(model: onnx.ModelProto, names: Sequence[str], images: Sequence[NDArr
         raise DataError("calibration: expected at least one image, found none")
     found = {name: Histogram() for name in names}
     sessions = [(part, _session(model, part)) for part in _parts(model, names)]
-    for image in images:
+    for done, image in enumerate(images, start=1):
         for part, session in sessions:
             for name, value in zip(part, session.run(part, {"image": image}), strict=True):
                 found[name].add(value)
+        if progress is not None:
+            progress(done, len(images))
     for name, histogram in found.items():
         if not (np.isfinite(histogram.low) and np.isfinite(histogram.high)):
             raise ExportError(

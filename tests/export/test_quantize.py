@@ -313,7 +313,9 @@ def test_both_graphs_come_of_one_pass(toy, pictures):
                 read[at] += 1
             return pictures[at]
 
-    quantize(toy(), Counted(), min_agreement=0)
+    told = []
+    quantize(toy(), Counted(), min_agreement=0, progress=lambda *step: told.append(step))
+    assert told == [(i + 1, len(pictures)) for i in range(len(pictures))]
     assert read == dict.fromkeys(range(len(pictures)), 1)
 
 

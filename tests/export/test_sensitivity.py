@@ -64,7 +64,7 @@ def test_evaluations_are_kept_to_and_the_worst_are_still_found(count, evaluation
 
 
 def test_layers_that_all_ruin_the_labels_are_refused_in_a_line():
-    with pytest.raises(ExportError, match="no layer can be INT8 if 90.00% of the labels are to stay") as error:
+    with pytest.raises(ExportError, match=r"no layer can be INT8 if 90\.00% of the labels are to stay") as error:
         Noisy(dict.fromkeys("abcdef", 0.2)).choose(0.9)
     assert "\n" not in str(error.value)
 
