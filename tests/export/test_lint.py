@@ -115,10 +115,10 @@ def test_graphs_like_ours_are_clean():
 def parser_says(model):
     """Whether TensorRT for RTX parses and builds it; None where it is not installed."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-    from segdeploy.export.engine import _logger, load_rtx
+    from segdeploy.runtime.trt import RTX, load
 
-    trt = load_rtx()
-    builder = trt.Builder(_logger())
+    flavour = load(RTX)
+    trt, builder = flavour.module, flavour.builder()
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, _logger())
+    parser = trt.OnnxParser(network, flavour.logger)
     return parser.parse(model.SerializeToString())
