@@ -154,18 +154,18 @@ class Lane:
         self._is_first = True
 
     def _prepare(self) -> None:
-        session, context = self.session, self.context
-        with session.flavour.listening() as heard:
-            if not context.set_input_shape("image", self.shape):
+        session = self.session
+        with session.flavour.listening() as heard:  # no name for the context: a traceback would keep it
+            if not self.context.set_input_shape("image", self.shape):
                 raise EngineError(f"{session.name}: refuses the shape {_text(self.shape)}: {heard.reason}")
-            if missing := context.infer_shapes():
+            if missing := self.context.infer_shapes():
                 raise EngineError(f"{session.name}: the shape of {', '.join(missing)} is not known")
-            if (found := tuple(context.get_tensor_shape("mask"))) != self.shape[:3]:
+            if (found := tuple(self.context.get_tensor_shape("mask"))) != self.shape[:3]:
                 raise EngineError(f"{session.name}: expected a mask {_text(self.shape[:3])}, found {_text(found)}")
             if session.scratch is not None:
-                context.set_device_memory(int(session.scratch), session.scratch.nbytes)
+                self.context.set_device_memory(int(session.scratch), session.scratch.nbytes)
             for name, buffer in (("image", self.image_there), ("mask", self.mask_there)):
-                if not context.set_tensor_address(name, int(buffer)):
+                if not self.context.set_tensor_address(name, int(buffer)):
                     raise EngineError(f"{session.name}: refuses the address of {name}: {heard.reason}")
 
     def submit(self, images: NDArray[np.uint8]) -> None:
@@ -241,7 +241,8 @@ class Lane:
         if np.array_equal(self.mask_here.array, eager):
             return "graph"
         self._drop_graph()
-        self._enqueue()
+        self.mask_here.array[:] = eager
+        work.upload(self.mask_here, self.mask_there, self.mask_here.nbytes)
         return "eager: the graph's labels were not those of the engine"
 
     def _drop_graph(self) -> None:

@@ -76,7 +76,7 @@ class Device:
         name: str = "Double RTX",
         capability: tuple[int, int] = (8, 6),
         driver: int = 13020,
-        memory: int = 1 << 30,
+        memory: int = 1 << 26,
         seed: int | None = None,
     ) -> None:
         self.name, self.capability, self.driver, self.memory = name, capability, driver, memory
@@ -94,6 +94,7 @@ class Device:
         self.peak = 0
         self.capture_refused = False  # plants: a capture that ends invalid
         self.replay_wrong = False  # plants: replays that write other bytes than the captured work
+        self.replay_idle = False  # plants: replays that do nothing
         self.present = True
         self._address = 0x7F00_0000_0000
         self._legacy = Handle(queue=deque(), capture=None, invalid=False)
@@ -487,7 +488,7 @@ class _Calls:
         if on is None or known is None:
             self.d.problems.append("launch of a graph that is gone")
             return E.cudaErrorInvalidValue
-        for work in known.work:
+        for work in () if self.d.replay_idle else known.work:
             self.d.enqueue(on, work)
         if self.d.replay_wrong:
             self.d.enqueue(on, lambda: [block.__setitem__(slice(None), 0) for block in self.d.blocks.values()])

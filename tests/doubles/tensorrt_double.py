@@ -64,7 +64,7 @@ class TensorRT:
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
-        facts = json.loads(Path(__file__).with_name(f"tensorrt_{self.version}.json").read_text())
+        facts = _facts(self.version)
         self.full_version: str = facts["version"]
         self.name = "tensorrt_rtx" if self.version == RTX else "tensorrt"
         self.always_typed = not self.full_version.startswith("10.")
@@ -97,6 +97,11 @@ class TensorRT:
         if self.faults.no_driver or not self.device.driver:
             self.say("ERROR", "CUDA initialization failure with error: 35. Please check your CUDA installation.")
             raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
+@functools.cache
+def _facts(version: str) -> dict:
+    return json.loads(Path(__file__).with_name(f"tensorrt_{version}.json").read_text())
 
 
 def _nptype(kind: Any) -> type:
