@@ -71,7 +71,8 @@ def test_engine_and_lock_lie_side_by_side(onnx_path, out):
 def test_fixed_batch_needs_no_profile(tmp_path, out):
     path = write_graph(tmp_path / "one.onnx", batch=2)
     lock = engine.build_engine(path, SPEC, out, options=rtx())
-    assert {s for s in (lock.profiles[0]["image"].min, lock.profiles[0]["image"].max)} == {(2, 16, 24, 3)}
+    shapes = lock.profiles[0]["image"]
+    assert {shapes.min, shapes.opt, shapes.max} == {(2, 16, 24, 3)}
     with pytest.raises(ExportError, match=r"its batch is fixed at 2, and a profile shall have 1,1,4; leave that out"):
         engine.build_engine(path, SPEC, out, options=rtx(profiles=(Profile(batch=(1, 1, 4)),)))
 
@@ -130,8 +131,8 @@ def test_out_of_memory_keeps_the_older_engine(out, onnx_path, tmp_path):
     """The limit is real: this graph's intermediate results do not fit into it."""
     engine.build_engine(onnx_path, SPEC, out, options=rtx())
     before = {p.name: p.read_bytes() for p in out.iterdir()}
+    large = write_graph(tmp_path / "large.onnx", height=512, width=512)
     with pytest.raises(ExportError, match=r"out of memory: .*--workspace is 0\.00391 MiB; allow more, or"):
-        large = write_graph(tmp_path / "large.onnx", height=512, width=512)
         engine.build_engine(large, SPEC, out, options=rtx(workspace=1 << 12))
     assert "ERROR " in (out / "engine.failed.log").read_text()
     assert {name: (out / name).read_bytes() for name in FILES} == before
@@ -217,13 +218,13 @@ def test_compatible_engines(tensorrt, onnx_path, out):
     tensorrt.device.capability = (9, 0)
     assert load(TENSORRT).deserialize(plan, "engine", host_code=True) is not None
     assert built(hardware_compatible="same_compute_capability").compute_capabilities == ("9.0",)
-    with pytest.raises(ConfigError, match="--compute-capability sm86: .* builds for the GPU that it finds; .*rtx"):
+    with pytest.raises(ConfigError, match=r"--compute-capability sm86: .* builds for the GPU that it finds; .*rtx"):
         built(compute_capabilities=("sm86",))
 
 
 def test_a_name_that_the_library_lacks(tensorrt, onnx_path, out, monkeypatch):
     monkeypatch.delattr(tensorrt.module.HardwareCompatibilityLevel, "SAME_COMPUTE_CAPABILITY")
-    with pytest.raises(ConfigError, match="same_compute_capability: TensorRT .* does not take it; leave it out"):
+    with pytest.raises(ConfigError, match=r"same_compute_capability: TensorRT .* does not take it; leave it out"):
         engine.build_engine(
             onnx_path,
             SPEC,
@@ -270,5 +271,5 @@ def test_second_build_starts_from_the_times_of_the_first(tensorrt, onnx_path, ou
 def test_ranges_as_people_write_them():
     assert [parse_range(t, "--batch") for t in ("1,4,8", "2,8", "4")] == [(1, 4, 8), (2, 2, 8), (4, 4, 4)]
     for text in ("0,1,2", "4,1,8", "1,8,4", "a", "", "1,2,3,4"):
-        with pytest.raises(ConfigError, match="--batch .*expected MIN,OPT,MAX, at least 1 and rising"):
+        with pytest.raises(ConfigError, match=r"--batch .*expected MIN,OPT,MAX, at least 1 and rising"):
             parse_range(text, "--batch")
