@@ -70,7 +70,9 @@ def provider(name: str, graph: Artifact, size: tuple[int, int]) -> Provider:
         return Provider(name)
     folder = cache_folder() / "onnxruntime-tensorrt" / graph.sha256[:16]
     height, width = size
-    shapes = {key: f"image:{batch}x{height}x{width}x3" for key, batch in (("min", 1), ("opt", 1), ("max", TENSORRT_BATCH))}
+    shapes = {
+        key: f"image:{batch}x{height}x{width}x3" for key, batch in (("min", 1), ("opt", 1), ("max", TENSORRT_BATCH))
+    }
     return Provider(
         TENSORRT,
         {

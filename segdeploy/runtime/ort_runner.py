@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+
 class OrtRunner(Runner):
     """One session on one provider."""
 

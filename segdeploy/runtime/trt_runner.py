@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import threading
@@ -11,7 +12,7 @@ from segdeploy.data.facts_cache import cache_folder
 from segdeploy.errors import MissingPartError, ModelError
 from segdeploy.plugin import Availability, BackendPlugin, hookimpl
 from segdeploy.runtime import cuda, kernel_cache, trt
-from segdeploy.runtime.engine_lock import LOCK_FILE, read_lock
+from segdeploy.runtime.engine_lock import LOCK_FILE, Here, check, read_lock
 from segdeploy.runtime.gpu import current_gpu
 from segdeploy.runtime.runner import Runner, RunnerOptions
 from segdeploy.runtime.trt_session import Session
@@ -37,8 +38,8 @@ class TrtRunner(Runner):
     from any thread, one call at a time: a context must not be shared, and the GPU is one.
     """
 
-    def __init__(self, path: Path, options: RunnerOptions) -> None:
-        self.path, self.options = path, options
+    def __init__(self, path: Path, sha256: str, options: RunnerOptions) -> None:
+        self.path, self.sha256, self.options = path, sha256, options
         self.cuda = cuda.load()
         gpu = current_gpu()
         if gpu is None:
@@ -46,18 +47,20 @@ class TrtRunner(Runner):
         self.gpu = gpu
         lock = read_lock(path.with_name(LOCK_FILE))
         self.flavour = trt.load(lock.flavour)
-        if refusal := lock.refusal(self.flavour.version, gpu):
-            raise ModelError(f"{path}: {refusal}; run segdeploy build {path.parent} here")
-        self.lock = lock
+        if reasons := check(lock, Here(self.flavour.version, gpu, engine_sha256=sha256)):
+            raise ModelError(f"{path}: {'; '.join(reasons)}; run segdeploy build {path.parent} here")
         self.session: Session | None = None
         self._kernels: kernel_cache.KernelCache | None = None
         self._one_at_a_time = threading.Lock()
 
     def __enter__(self) -> Self:
-        name = str(self.path)
-        engine = self.flavour.deserialize(self.path.read_bytes(), name, host_code=self.options.host_code)
+        name, plan = str(self.path), self.path.read_bytes()
+        if hashlib.sha256(plan).hexdigest() != self.sha256:  # an engine is code, and these are the bytes that will run
+            raise ModelError(f"{name}: its bytes have changed since the bundle was opened")
+        engine = self.flavour.deserialize(plan, name, host_code=self.options.host_code)
+        del plan
         session = Session(self.flavour, engine, self.cuda, name, graphs=self.options.variant != "eager")
-        file = cache_folder() / "kernels" / f"{self.lock.engine_sha256[:16]}-{self.gpu.compute_capability}.cache"
+        file = cache_folder() / "kernels" / f"{self.sha256[:16]}-{self.gpu.compute_capability}.cache"
         try:
             self._kernels = kernel_cache.attach(session.config, file)
         except BaseException:
@@ -137,7 +140,7 @@ def open_tensorrt(bundle: Bundle, options: RunnerOptions) -> TrtRunner:
         raise ModelError(
             f"{bundle.path}: holds no engine of precision {options.precision}; run segdeploy build {bundle.path} first"
         )
-    return TrtRunner(bundle.path / artifact.file, options)
+    return TrtRunner(bundle.path / artifact.file, artifact.sha256, options)
 
 
 @hookimpl

@@ -76,7 +76,7 @@ class Device:
         name: str = "Double RTX",
         capability: tuple[int, int] = (8, 6),
         driver: int = 13020,
-        memory: int = 1 << 30,
+        memory: int = 1 << 26,
         seed: int | None = None,
     ) -> None:
         self.name, self.capability, self.driver, self.memory = name, capability, driver, memory

@@ -30,30 +30,40 @@ def test_a_round_trip(cuda_device):
 
 def test_a_stream_waits_for_another(cuda_device):
     runtime = cuda.load()
-    with runtime.stream() as one, runtime.stream() as two, runtime.event() as event:
-        with runtime.buffer(3) as there, runtime.pinned(3) as here, runtime.pinned(3) as back:
-            here.array[:] = 4
-            one.upload(here, there, 3)
-            event.record(one)
-            two.wait_for(event)
-            two.download(there, back, 3)
-            two.synchronise()
-            assert back.array.tolist() == [4, 4, 4]
+    with (
+        runtime.stream() as one,
+        runtime.stream() as two,
+        runtime.event() as event,
+        runtime.buffer(3) as there,
+        runtime.pinned(3) as here,
+        runtime.pinned(3) as back,
+    ):
+        here.array[:] = 4
+        one.upload(here, there, 3)
+        event.record(one)
+        two.wait_for(event)
+        two.download(there, back, 3)
+        two.synchronise()
+        assert back.array.tolist() == [4, 4, 4]
 
 
 def test_a_captured_graph_replays(cuda_device):
     runtime = cuda.load()
-    with runtime.stream() as stream, runtime.buffer(2) as there, runtime.pinned(2) as here:
-        with stream.capture(lambda: stream.upload(here, there, 2)) as graph:
-            assert cuda_device.alive()["graph_exec"] == 1
-            assert "graph" not in cuda_device.alive()
-            here.array[:] = 8
-            graph.launch(stream)
-            here_again = runtime.pinned(2)
-            stream.download(there, here_again, 2)
-            stream.synchronise()
-            assert here_again.array.tolist() == [8, 8]
-            here_again.close()
+    with (
+        runtime.stream() as stream,
+        runtime.buffer(2) as there,
+        runtime.pinned(2) as here,
+        stream.capture(lambda: stream.upload(here, there, 2)) as graph,
+    ):
+        assert cuda_device.alive()["graph_exec"] == 1
+        assert "graph" not in cuda_device.alive()
+        here.array[:] = 8
+        graph.launch(stream)
+        here_again = runtime.pinned(2)
+        stream.download(there, here_again, 2)
+        stream.synchronise()
+        assert here_again.array.tolist() == [8, 8]
+        here_again.close()
     assert cuda_device.alive() == {}
 
 
@@ -79,9 +89,7 @@ def test_short_memory_is_one_line_with_numbers(cuda_device):
     runtime = cuda.load()
     with (
         runtime.buffer(cuda_device.memory // 4),
-        pytest.raises(
-            cuda.DeviceMemoryError, match=r"1,024\.0 MiB were asked for, 768\.0 of 1,024\.0 MiB are free"
-        ) as e,
+        pytest.raises(cuda.DeviceMemoryError, match=r"64\.0 MiB were asked for, 48\.0 of 64\.0 MiB are free") as e,
     ):
         runtime.buffer(cuda_device.memory)
     assert e.value.exit_code == 2
@@ -128,7 +136,7 @@ def test_the_real_runtime_without_a_driver():
     real = pytest.importorskip("cuda.bindings.runtime")
     if real.cudaGetDeviceCount()[0] == real.cudaError_t.cudaSuccess:
         pytest.skip("this machine has a GPU")
-    with pytest.raises(MissingPartError, match="no GPU that CUDA can use here: .*cudaError"):
+    with pytest.raises(MissingPartError, match=r"no GPU that CUDA can use here: .*cudaError"):
         cuda.load()
 
 

@@ -13,7 +13,7 @@ from segdeploy.runtime.ort_runner import OrtRunner, open_onnxruntime
 from segdeploy.runtime.runner import RunnerOptions, open_runner
 
 
-def graph(path, operator="ArgMax", shape_work=False):
+def graph(path, operator="ArgMax"):
     """image -> index of the brightest (or, ArgMin, the darkest) channel."""
     nodes = [
         helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
@@ -84,7 +84,7 @@ def test_tensorrt_gets_the_types_of_the_graph_and_a_profile(tmp_path, monkeypatc
     assert provider(CPU, made, (64, 96)).options == {}
 
 
-def session(path, **entries):
+def session(path):
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
@@ -115,7 +115,7 @@ def test_a_provider_that_leaves_its_work_is_refused(tmp_path):
 
 def test_an_unknown_provider_is_refused(tmp_path):
     path = graph(tmp_path / "model.onnx")
-    with pytest.raises((MissingPartError, ModelError), match="fell back|cannot load"):
+    with pytest.raises((MissingPartError, ModelError), match=r"fell back|cannot load"):
         OrtRunner(path, Provider(CUDA), RunnerOptions(threads=1))
 
 
@@ -138,6 +138,8 @@ def test_large_batches_go_to_tensorrt_in_parts(tmp_path, image, monkeypatch):
     monkeypatch.setattr("segdeploy.runtime.ort_runner.TENSORRT_BATCH", 2)
     with OrtRunner(graph(tmp_path / "model.onnx"), Provider(CPU), RunnerOptions(threads=1)) as runner:
         sizes, own = [], runner.session.run
-        monkeypatch.setattr(runner.session, "run", lambda names, given: sizes.append(len(given["image"])) or own(names, given))
+        monkeypatch.setattr(
+            runner.session, "run", lambda names, given: sizes.append(len(given["image"])) or own(names, given)
+        )
         assert (runner.run(image) == image.argmax(-1)).all()
     assert sizes == [2, 1]

@@ -1,8 +1,10 @@
-"""The runner of engines on doubles of TensorRT 10, 11 and for RTX, and of the CUDA device; last, on the real library."""
+"""The runner of engines on doubles of TensorRT 10, 11 and for RTX and of CUDA; last, on the real library."""
 
 import json
 import sys
 import threading
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -11,13 +13,13 @@ from cuda_double import Device
 from onnx import TensorProto, helper
 from tensorrt_double import RTX, VERSIONS, TensorRT
 
-from segdeploy.bundle import Bundle, artifact, open_model
+from segdeploy.bundle import Bundle, artifact
 from segdeploy.errors import DataError, MissingPartError, ModelError
-from segdeploy.runtime import trt_session
+from segdeploy.runtime import trt, trt_session
 from segdeploy.runtime.cuda import CudaError, DeviceMemoryError
 from segdeploy.runtime.engine_lock import Here
-from segdeploy.runtime.gpu import current_gpu
-from segdeploy.runtime.runner import RunnerOptions, open_runner
+from segdeploy.runtime.gpu import Gpu, current_gpu
+from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.trt_runner import available, open_tensorrt
 
 SMALL, LARGE = ((1, 4, 6, 3), (1, 4, 6, 3), (4, 4, 6, 3)), ((2, 8, 8, 3), (2, 8, 8, 3), (3, 16, 12, 3))
@@ -40,6 +42,17 @@ def graph(tmp_path_factory):
     path = tmp_path_factory.mktemp("graph") / "model.onnx"
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     return path
+
+
+class Library(NamedTuple):
+    """What `bundle_of` must know of a library."""
+
+    name: str
+    full_version: str
+
+
+def nvidia_driver():
+    return Path("/proc/driver/nvidia/version").exists()
 
 
 def images(count, height=4, width=6, seed=0):
@@ -74,7 +87,7 @@ def bundle_of(folder, plan, library, **lock):
 
 
 def write_lock(folder, library, sha256, **changes):
-    gpu = current_gpu()
+    gpu = current_gpu() or Gpu("none", "0.0")
     here = Here(library.full_version, gpu)
     shape = {"min": (1, 4, 6, 3), "opt": (1, 4, 6, 3), "max": (4, 4, 6, 3)}
     held = {
@@ -363,20 +376,21 @@ def test_a_failure_between_chunks_leaves_the_next_run_right(bundle, library, mon
 def test_no_room_says_how_much_was_asked(room, bundle, cuda_device):
     """For the engine, for its scratch memory, for a batch."""
     cuda_device.memory = room
-    with pytest.raises((DeviceMemoryError, ModelError), match="MiB were asked for|OutOfMemory") as e:  # noqa: PT012
-        with open_tensorrt(bundle, options()) as runner:
-            runner.run(images(4))
+    with (
+        pytest.raises((DeviceMemoryError, ModelError), match=r"MiB were asked for|OutOfMemory") as e,
+        open_tensorrt(bundle, options()) as runner,
+    ):
+        runner.run(images(4))
     assert "\n" not in str(e.value)
     del e
     assert cuda_device.alive() == {}
 
 
 def test_a_broken_device_keeps_its_traceback(bundle, cuda_device):
-    with pytest.raises(CudaError, match="cudaErrorIllegalAddress"):  # noqa: PT012
-        with open_tensorrt(bundle, options()) as runner:
-            runner.run(images(1))
-            cuda_device.blocks.clear()
-            runner.run(images(1))
+    with pytest.raises(CudaError, match="cudaErrorIllegalAddress"), open_tensorrt(bundle, options()) as runner:  # noqa: PT012
+        runner.run(images(1))
+        cuda_device.blocks.clear()
+        runner.run(images(1))
     cuda_device.problems.clear()
 
 
@@ -417,8 +431,12 @@ def test_refusals_before_anything_runs(bundle, library, cuda_device):
     ("lock", "words"),
     [
         ({"version": "10.9.0.34"}, r"built with tensorrt\w* 10\.9\.0\.34, here is \d+\.\d+"),
-        ({"gpu": "NVIDIA A100", "compute_capabilities": ["8.0"]}, r"built on NVIDIA A100.*8\.0, here is Double RTX .*8\.6"),
+        (
+            {"gpu": "NVIDIA A100", "compute_capabilities": ["8.0"]},
+            r"built on NVIDIA A100.*8\.0, here is Double RTX .*8\.6",
+        ),
         ({"machine": "sparc"}, "built on sparc, here is"),
+        ({"engine_sha256": "0" * 64}, "the engine's bytes are not those that were built"),
     ],
 )
 def test_an_engine_of_another_machine_is_refused_before_it_is_read(lock, words, graph, library, tmp_path):
@@ -434,9 +452,11 @@ def test_what_the_lock_lets_through_tensorrt_may_still_reject(graph, library, cu
     plan = build(library, graph, [SMALL])
     for number, broken in enumerate((b"no plan at all", plan[:40])):
         (folder := tmp_path / str(number)).mkdir()
-        with pytest.raises(ModelError, match=r"model\.engine: TensorRT.* rejects this engine: "):  # noqa: PT012
-            with open_tensorrt(bundle_of(folder, broken, library), options()):
-                pass
+        with (
+            pytest.raises(ModelError, match=r"model\.engine: TensorRT.* rejects this engine: "),
+            open_tensorrt(bundle_of(folder, broken, library), options()),
+        ):
+            pass
     assert cuda_device.alive() == {}
 
 
@@ -446,9 +466,8 @@ def test_code_for_the_cpu_runs_only_if_asked(graph, cuda_device, monkeypatch, tm
     monkeypatch.setitem(sys.modules, "tensorrt", library.module)
     lock = {"version": "10.16.1.11", "version_compatible": True}
     bundle = bundle_of(tmp_path, plan, library, **lock)
-    with pytest.raises(ModelError, match="host code"):  # noqa: PT012
-        with open_tensorrt(bundle, options()):
-            pass
+    with pytest.raises(ModelError, match="host code"), open_tensorrt(bundle, options()):
+        pass
     with open_tensorrt(bundle, options(host_code=True)) as runner:
         assert (runner.run(images(2)) == images(2).argmax(-1)).all()
 
@@ -459,15 +478,25 @@ def test_foreign_engines_are_refused(library, cuda_device, tmp_path):
     made = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", values[:1], values[1:])
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "m.onnx")
     bundle = bundle_of(tmp_path, build(library, tmp_path / "m.onnx", []), library)
-    with pytest.raises(ModelError, match=r"expected an engine image uint8\[N,H,W,3\] -> mask uint8"):  # noqa: PT012
-        with open_tensorrt(bundle, options()):
-            pass
+    with (
+        pytest.raises(ModelError, match=r"expected an engine image uint8\[N,H,W,3\] -> mask uint8"),
+        open_tensorrt(bundle, options()),
+    ):
+        pass
     assert cuda_device.alive() == {}
+
+
+def test_bytes_that_changed_after_the_bundle_was_opened_never_run(bundle):
+    runner = open_tensorrt(bundle, options())
+    with (bundle.path / "model.engine").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ModelError, match="its bytes have changed since"), runner:
+        pass
 
 
 def test_a_missing_lock_is_one_line(bundle):
     (bundle.path / "engine.lock.json").unlink()
-    with pytest.raises(ModelError, match="engine.lock.json: is missing"):
+    with pytest.raises(ModelError, match=r"engine\.lock\.json: is missing"):
         open_tensorrt(bundle, options())
 
 
@@ -475,3 +504,49 @@ def test_availability_is_about_this_machine(library, cuda_device):
     assert available().ok
     cuda_device.driver = 0
     assert "no NVIDIA driver" in available().reason
+
+
+# The real library
+
+
+@pytest.fixture
+def real_rtx(graph, tmp_path):
+    """A bundle with an engine that the real TensorRT for RTX built, and the library."""
+    pytest.importorskip("tensorrt_rtx_bindings")
+    flavour = trt.load("tensorrt_rtx")
+    module, builder = flavour.module, flavour.builder()
+    network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert module.OnnxParser(network, flavour.logger).parse_from_file(str(graph))
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    profile.set_shape("image", *SMALL)
+    assert config.add_optimization_profile(profile) >= 0
+    plan = builder.build_serialized_network(network, config)
+    return flavour, bytes(plan)
+
+
+def test_the_real_library_without_a_driver_ends_in_one_line(real_rtx, tmp_path):
+    flavour, plan = real_rtx
+    if available().ok:
+        pytest.skip("this machine has a GPU")
+    made = Library(flavour.name, flavour.version)
+    bundle = bundle_of(tmp_path, plan, made)
+    with pytest.raises(MissingPartError, match="no GPU that CUDA can use here") as e:
+        open_tensorrt(bundle, options())
+    assert e.value.exit_code == 2
+    assert "\n" not in str(e.value)
+
+
+def test_the_real_library_says_itself_that_the_driver_is_missing(real_rtx, cuda_device, tmp_path):
+    """The double stands for CUDA alone; the engine goes to the real library."""
+    if nvidia_driver():
+        pytest.skip("this machine has a driver")
+    flavour, plan = real_rtx
+    bundle = bundle_of(tmp_path, plan, Library(flavour.name, flavour.version))
+    with (
+        pytest.raises(MissingPartError, match=r"TensorRT for RTX 1\..* finds no NVIDIA driver") as e,
+        open_tensorrt(bundle, options()),
+    ):
+        pass
+    assert "\n" not in str(e.value)
+    assert cuda_device.alive() == {}
