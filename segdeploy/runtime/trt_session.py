@@ -169,10 +169,8 @@ class Lane:
                     raise EngineError(f"{session.name}: refuses the address of {name}: {heard.reason}")
 
     def submit(self, images: NDArray[np.uint8]) -> None:
-        """Start on `images`, at most as many as the lane has rows; rows without an image repeat the last one."""
-        rows = self.image_here.array.reshape(self.shape)
-        rows[: len(images)] = images
-        rows[len(images) :] = images[-1]
+        """Start on `images`, at most as many as the lane has rows; rows without an image compute what was there."""
+        self.image_here.array.reshape(self.shape)[: len(images)] = images
         self._upload()
         if self._is_first:
             self._is_first = False

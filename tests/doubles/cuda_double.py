@@ -134,8 +134,10 @@ class Device:
         number = 0 if stream is None else int(stream)
         return self._legacy if number == 0 else self.handles["stream"].get(number)
 
-    def enqueue(self, stream: Handle, work: Callable[[], None]) -> None:
-        """Puts `work` at the end of the stream, or into the graph that is being captured."""
+    def enqueue(self, stream: Handle, work: Callable[[], None], touches: tuple[int, ...] = ()) -> None:
+        """Puts `work` at the end of the stream, or into the graph that is being captured; `touches`: addresses."""
+        if touches:
+            work.touches = touches
         (stream.queue if stream.capture is None else stream.capture).append(work)
         self._advance()
 
@@ -165,6 +167,15 @@ class Device:
         """Everything happens."""
         for stream in [self._legacy, *self.handles["stream"].values()]:
             self._drain(stream)
+
+    def in_use(self, start: int, size: int) -> bool:
+        """Whether work that waits will touch the block; a problem, although the real calls wait for it."""
+        streams = [self._legacy, *self.handles["stream"].values()]
+        waiting = [a for s in streams for work in s.queue for a in getattr(work, "touches", ())]
+        found = any(start <= address < start + size for address in waiting)
+        if found:
+            self.problems.append(f"memory at {start:#x} is given back while work on it is pending")
+        return found
 
     # Memory
 
@@ -350,6 +361,7 @@ class _Calls:
         if address not in self.d.blocks:
             self.d.problems.append(f"cudaFree of {address:#x}, which is not allocated")
             return E.cudaErrorInvalidValue
+        self.d.in_use(address, self.d.blocks[address].nbytes)
         self.d.synchronise()  # as the real one does
         self.d.blocks.pop(address)[:] = POISON
         return OK
@@ -366,6 +378,7 @@ class _Calls:
         if address not in self.d.pinned:
             self.d.problems.append(f"cudaFreeHost of {address:#x}, which is not allocated")
             return E.cudaErrorInvalidValue
+        self.d.in_use(address, ctypes.sizeof(self.d.pinned[address]))
         self.d.synchronise()
         buffer = self.d.pinned.pop(address)
         ctypes.memset(buffer, POISON, ctypes.sizeof(buffer))
@@ -390,7 +403,7 @@ class _Calls:
                 into[:] = out_of
                 d.copied += count
 
-        d.enqueue(on, copy)
+        d.enqueue(on, copy, (target, source))
         return OK
 
     # Streams and events

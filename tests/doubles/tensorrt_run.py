@@ -332,7 +332,8 @@ def _execute(lib, self, stream):
             return False
         with device.lock:
             self._state["captured"] |= on.capture is not None
-            device.enqueue(on, _work(lib, self))
+            scratch = (self._state["scratch"] or (0, 0))[0]
+            device.enqueue(on, _work(lib, self), (*self._state["addresses"].values(), scratch))
         if self._state["config"] is not None and self._state["config"]._state["cache"] is not None:
             self._state["config"]._state["cache"]._state["kernels"].add(str(sorted(self._state["shapes"].values())))
         return True

@@ -95,6 +95,15 @@ def test_leaks_and_misuse_are_seen(device, cuda):
     assert cuda.cudaMalloc(4)[0] == cudaError_t.cudaErrorIllegalAddress  # sticky, as on a device
 
 
+def test_memory_is_not_given_back_under_work(device, cuda):
+    stream, there, (here, _) = cuda.cudaStreamCreateWithFlags(1)[1], cuda.cudaMalloc(4)[1], pinned(cuda)
+    cuda.cudaMemcpyAsync(there, here, 4, H2D, stream)
+    assert cuda.cudaFreeHost(here) == (0,)
+    assert "while work on it is pending" in device.problems.pop()
+    assert cuda.cudaFree(there) == (0,)  # that free has waited
+    assert device.problems == []
+
+
 def test_memory_is_finite(cuda, device):
     assert cuda.cudaMalloc(device.memory + 1) == (cudaError_t.cudaErrorMemoryAllocation, None)
     assert cuda.cudaMalloc(device.memory)[0] == 0
