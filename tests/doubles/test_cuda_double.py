@@ -6,11 +6,13 @@ import inspect
 
 import numpy as np
 import pytest
-from cuda_double import Device, _Calls, cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
+from cuda_calls import Calls
+from cuda_double import Device
+from cuda_values import cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
 
 H2D, D2H = cudaMemcpyKind.cudaMemcpyHostToDevice, cudaMemcpyKind.cudaMemcpyDeviceToHost
 LOCAL = cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-NAMES = [name for name in dir(_Calls) if name.startswith("cuda")]
+NAMES = [name for name in dir(Calls) if name.startswith("cuda")]
 
 
 def real():
@@ -20,7 +22,7 @@ def real():
 @pytest.mark.parametrize("name", NAMES)
 def test_arities_are_the_real_ones(name):
     function = getattr(real(), name)
-    assert getattr(_Calls, name).arity == len(inspect.signature(function).parameters)
+    assert getattr(Calls, name).arity == len(inspect.signature(function).parameters)
 
 
 def test_members_and_constants_are_the_real_ones():
