@@ -6,7 +6,6 @@ No torch and no onnx: this is what runs on the target.
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from segdeploy.bundle import Artifact, Bundle
     from segdeploy.export.engine_options import Range
+    from segdeploy.model.spec import ModelSpec
     from segdeploy.runtime.engine_lock import EngineLock
     from segdeploy.runtime.runner import Runner
 
@@ -97,8 +97,13 @@ def build(
     precision = changes.precision or (lock.precision if lock is not None else "fp32")
     options = _changed(before, changes, flavour.name)
     if lock is not None:
-        graph = _graph(opened, precision)
-        found = Here(flavour.version, current_gpu(), engine_sha256=sha256(path / ENGINE_FILE), onnx_sha256=graph.sha256)
+        graph = opened.find("onnx", lock.precision, target="tensorrt")
+        found = Here(
+            flavour.version,
+            current_gpu() if flavour.name == TENSORRT else None,  # for RTX the targets are named, not found
+            engine_sha256=sha256(path / ENGINE_FILE),
+            onnx_sha256=graph.sha256 if graph is not None else "",
+        )
         if lock.flavour != flavour.name:
             reasons.append(f"built with {lock.flavour}, here is {flavour.title}")
         else:
@@ -214,38 +219,44 @@ def _verified(
     opened: Bundle, lock: EngineLock, table: Path | None, progress: Progress | None
 ) -> tuple[Bundle, EngineLock]:
     """The bundle and lock with the comparison in them, where a GPU can make it."""
-    if current_gpu() is None:
+    gpu = current_gpu()
+    if gpu is None or lock.refusal(lock.version, gpu):  # built here for others
         return opened, lock
     from segdeploy.runtime.trt_runner import open_tensorrt
 
-    spec, file = opened.spec, opened.file
-    limits = Export.model_validate_json(json.dumps(file.limits if file is not None else {}))
-    samples = read_table(table, spec.image_column, spec.mask_column) if table is not None else []
     options = RunnerOptions(device="cuda", precision=lock.precision, host_code=lock.version_compatible)
-    with ExitStack() as open_:
-        candidate = open_.enter_context(open_tensorrt(opened, options))
-        try:
-            reference = open_.enter_context(open_runner(opened, "onnxruntime", RunnerOptions(device="cpu")))
-        except MissingPartError as e:
-            lock = lock.model_copy(update={"status": f"built, not compared: {e}", "verification": ()})
-        else:
-            records = (
-                [p.to_dict() for p in verify(reference, candidate, samples, spec, limits, progress)]
-                if samples
-                else [_compare_pictures(reference, candidate, opened, limits)]
-            )
-            failed = [reason for record in records for reason in record["reasons"]]
-            worst = min(record["agreement"] for record in records)
-            said = f"verified on {candidate.describe()['provider']}: {worst:.4%} of the pixels agree"
-            status = f"FAILED: {'; '.join(failed)}" if failed else said
-            lock = lock.model_copy(update={"status": status, "verification": tuple(records)})
+    try:
+        candidate = open_tensorrt(opened, options)
+        reference = open_runner(opened, "onnxruntime", RunnerOptions(device="cpu"))
+    except MissingPartError as e:
+        changes: dict[str, Any] = {"status": f"built, not compared: {e}", "verification": ()}
+    else:
+        with candidate, reference:
+            records = _compare(reference, candidate, opened, table, progress)
+            said = f"verified on {candidate.describe()['provider']}: "
+        failed = [reason for record in records for reason in record["reasons"]]
+        worst = min(record["agreement"] for record in records)
+        said += f"{worst:.4%} of the pixels agree with onnxruntime in FP32"
+        changes = {"status": f"FAILED: {'; '.join(failed)}" if failed else said, "verification": records}
+    lock = lock.model_copy(update=changes)
     write_lock(opened.path, lock)
     return _list_engine(opened, lock), lock
 
 
-def _compare_pictures(reference: Runner, candidate: Runner, opened: Bundle, limits: Export) -> dict[str, Any]:
+def _compare(
+    reference: Runner, candidate: Runner, opened: Bundle, table: Path | None, progress: Progress | None
+) -> tuple[dict[str, Any], ...]:
+    spec, file = opened.spec, opened.file
+    limits = Export.model_validate_json(json.dumps(file.limits if file is not None else {}))
+    if table is None:
+        return (_compare_pictures(reference, candidate, spec, limits),)
+    samples = read_table(table, spec.image_column, spec.mask_column)
+    return tuple(p.to_dict() for p in verify(reference, candidate, samples, spec, limits, progress))
+
+
+def _compare_pictures(reference: Runner, candidate: Runner, spec: ModelSpec, limits: Export) -> dict[str, Any]:
     """A record as of a table, less what needs masks."""
-    size = opened.spec.preprocessing
+    size = spec.preprocessing
     images = natural_images(_PICTURES, (size.height, size.width))
     agreement = float(np.mean(reference.run(images) == candidate.run(images)))
     enough = agreement >= limits.min_agreement

@@ -33,7 +33,7 @@ LOG_FILE = "engine.log"
 FAILED_LOG_FILE = "engine.failed.log"
 RTX_DEFAULT = ("8.0", "8.6", "8.9", "12.0+")
 """What NVIDIA promises of an engine of TensorRT for RTX that names no target; Turing (7.5) must be named."""
-_NO_MEMORY = ("outofmemory", "out of memory", "out_of_memory")
+_NO_MEMORY = ("outofmemory", "out of memory", "workspace limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,5 +228,5 @@ def _why(flavour: Flavour, heard: Heard, options: EngineOptions) -> str:
     short = next((e for e in heard.errors if any(word in e.lower() for word in _NO_MEMORY)), None)
     if short is None:
         return f"{flavour.title} cannot build it: {heard.reason or 'it does not say why'}"
-    limit = "" if options.workspace is None else f", --workspace is {options.workspace / 2**20:,.0f} MiB"
+    limit = "" if options.workspace is None else f"; --workspace is {options.workspace / 2**20:,.3g} MiB"
     return f"{flavour.title} is out of memory: {short}{limit}; allow more, or build for smaller batches or images"

@@ -31,9 +31,8 @@ def build_plan(
     monitor = _monitor(flavour.module, progress)
     config.progress_monitor = monitor
     with ThreadPoolExecutor(1, thread_name_prefix="engine") as pool:
-        building = pool.submit(builder.build_serialized_network, network, config)
         try:
-            plan = building.result()
+            plan = pool.submit(builder.build_serialized_network, network, config).result()
         except BaseException:
             monitor.cancelled = True
             raise
