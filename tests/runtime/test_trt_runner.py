@@ -16,7 +16,7 @@ from tensorrt_double import RTX, VERSIONS, TensorRT
 from segdeploy.bundle import Bundle, artifact
 from segdeploy.errors import DataError, MissingPartError, ModelError
 from segdeploy.runtime import trt, trt_session
-from segdeploy.runtime.cuda import CudaError, DeviceMemoryError
+from segdeploy.runtime.cuda import CudaError, DeviceMemoryError, Event
 from segdeploy.runtime.engine_lock import Here
 from segdeploy.runtime.gpu import Gpu, current_gpu
 from segdeploy.runtime.runner import RunnerOptions
@@ -370,6 +370,21 @@ def test_a_failure_between_chunks_leaves_the_next_run_right(bundle, library, mon
         with pytest.raises(ModelError, match="the engine cannot run: it does not say why"):
             runner.run(images(12))
         assert (runner.run(images(12, seed=3)) == images(12, seed=3).argmax(-1)).all()
+
+
+def test_an_interrupt_waits_for_the_device_before_memory_goes(bundle, monkeypatch, cuda_device):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with open_tensorrt(bundle, options()) as runner:
+        runner.run(images(2))
+        with monkeypatch.context() as patch:
+            patch.setattr(Event, "synchronise", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(images(2))
+        assert cuda_device.problems == []
+        assert (runner.run(images(2)) == images(2).argmax(-1)).all()
+    assert cuda_device.alive() == {}
 
 
 @pytest.mark.parametrize("room", [1 << 19, (1 << 20) + (1 << 19), (3 << 20) + 100])
