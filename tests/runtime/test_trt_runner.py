@@ -372,14 +372,17 @@ def test_a_failure_between_chunks_leaves_the_next_run_right(bundle, library, mon
         assert (runner.run(images(12, seed=3)) == images(12, seed=3).argmax(-1)).all()
 
 
-def test_an_interrupt_waits_for_the_device_before_memory_goes(bundle, monkeypatch, cuda_device):
-    def interrupt(_):
+@pytest.mark.parametrize("place", ["record", "synchronise"])
+def test_an_interrupt_waits_for_the_device_before_memory_goes(place, bundle, monkeypatch, cuda_device):
+    """After a copy to the device was begun; while the labels are waited for."""
+
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     with open_tensorrt(bundle, options()) as runner:
         runner.run(images(2))
         with monkeypatch.context() as patch:
-            patch.setattr(Event, "synchronise", interrupt)
+            patch.setattr(Event, place, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 runner.run(images(2))
         assert cuda_device.problems == []
