@@ -129,8 +129,8 @@ class Calls:
         if address not in self.d.blocks:
             self.d.problems.append(f"cudaFree of {address:#x}, which is not allocated")
             return E.cudaErrorInvalidValue
-        self.d.in_use(address, self.d.blocks[address].nbytes)
-        self.d.synchronise()  # as the real one does
+        if self.d.in_use(address, self.d.blocks[address].nbytes):
+            self.d.synchronise()  # as the real one does, though always
         self.d.blocks.pop(address)[:] = POISON
         return OK
 
@@ -146,8 +146,8 @@ class Calls:
         if address not in self.d.pinned:
             self.d.problems.append(f"cudaFreeHost of {address:#x}, which is not allocated")
             return E.cudaErrorInvalidValue
-        self.d.in_use(address, ctypes.sizeof(self.d.pinned[address]))
-        self.d.synchronise()
+        if self.d.in_use(address, ctypes.sizeof(self.d.pinned[address])):
+            self.d.synchronise()
         buffer = self.d.pinned.pop(address)
         ctypes.memset(buffer, POISON, ctypes.sizeof(buffer))
         self.d.buried.append(buffer)

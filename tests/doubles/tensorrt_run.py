@@ -176,6 +176,7 @@ def _set_runtime_cache(lib, self, cache):
 def _fill_cache(lib, self, data):
     head, *kernels = data.decode(errors="replace").split("\n")
     if head != _kernel_head(lib):
+        self._state["kernels"] = {"half of a foreign cache"}
         return False
     self._state["kernels"] = set(kernels)
     return True

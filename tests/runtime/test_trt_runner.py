@@ -308,6 +308,7 @@ def test_rtx_captures_itself_and_keeps_its_kernels(rtx, tmp_path, cuda_device):
     with open_tensorrt(bundle, options()) as runner:
         runner.run(images(1))
     assert kept.read_bytes().startswith(b"double-kernels 1.7")
+    assert b"foreign" not in kept.read_bytes()
     library.faults.runtime_cache = True
     with open_tensorrt(bundle, options()) as runner:
         assert (runner.run(images(2)) == images(2).argmax(-1)).all()
