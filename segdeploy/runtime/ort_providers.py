@@ -69,6 +69,7 @@ def provider(name: str, graph: Artifact, size: tuple[int, int]) -> Provider:
     if name != TENSORRT:
         return Provider(name)
     folder = cache_folder() / "onnxruntime-tensorrt" / graph.sha256[:16]
+    folder.mkdir(parents=True, exist_ok=True)  # onnxruntime makes the last step alone
     height, width = size
     shapes = {
         key: f"image:{batch}x{height}x{width}x3" for key, batch in (("min", 1), ("opt", 1), ("max", TENSORRT_BATCH))
@@ -94,7 +95,9 @@ def check_assignment(session: Any, name: str, path: Path) -> None:
     if not hasattr(session, "get_provider_graph_assignment_info"):
         raise MissingPartError(f"{path}: this onnxruntime cannot say which provider runs what; install a newer one")
     parts = [p for p in session.get_provider_graph_assignment_info() if p.ep_name != name]
-    strays = {node.op_type for part in parts for node in part.get_nodes()} - _SHAPE_OPERATORS
+    strays = {node.op_type for part in parts for node in part.get_nodes()}
+    if "Shape" in strays:  # where arithmetic of sizes begins; without it a Cast is work on the image
+        strays -= _SHAPE_OPERATORS
     if strays:
         raise MissingPartError(
             f"{path}: {name} leaves {', '.join(sorted(strays))} to the CPU; "

@@ -1,16 +1,12 @@
-"""A deserialised engine on the device: streams, contexts, buffers and CUDA graphs, and a batch's way through them.
+"""A deserialised engine on the device, and a batch's way through it.
 
 A batch that is larger than the engine allows goes in chunks. Two lanes take turns: while one computes, the next
-chunk is copied in on a stream of its own. The rules that the order below keeps:
-
-- a lane's buffers are filled again only after its labels were collected, so the host never overtakes the device;
-- all computing is on one stream, so that every context can use the same scratch memory;
-- a captured graph holds addresses and the state of its context, so a context keeps its shape and its buffers for life.
+chunk is copied in on a stream of its own. A lane is filled again only after its labels were collected, so the host
+never overtakes the device; all computing is on one stream, so every context can use the same scratch memory.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -18,23 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segdeploy.errors import DataError, ModelError
-from segdeploy.runtime.cuda import CudaError, DeviceMemoryError, Graph
+from segdeploy.runtime.trt_lane import Lane, shape_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segdeploy.runtime.cuda import Cuda
     from segdeploy.runtime.trt import Flavour
+    from segdeploy.runtime.trt_lane import Shape
 
-log = logging.getLogger(__name__)
-
-Shape = tuple[int, ...]
 KEPT_SHAPES = 8
 """Shapes whose contexts, buffers and graphs are kept; the one that was used longest ago goes first."""
-
-
-class EngineError(ModelError):
-    """The library refused a call for a reason that only its log tells."""
 
 
 class Session:
@@ -92,9 +82,9 @@ class Session:
                 most, least = high[0], low[0]
                 counts = [min(most, shape[0] - i) for i in range(0, shape[0], most)]
                 return profile, [(count, max(count, least)) for count in counts]
-        allowed = "; or ".join(f"{_text(low[1:])} to {_text(high[1:])}" for low, high in self.ranges)
+        allowed = "; or ".join(f"{shape_text(low[1:])} to {shape_text(high[1:])}" for low, high in self.ranges)
         raise DataError(
-            f"{self.name}: the engine takes images of (height, width, 3) {allowed}, found {_text(shape[1:])}; "
+            f"{self.name}: the engine takes images of (height, width, 3) {allowed}, found {shape_text(shape[1:])}; "
             "resize them, or build an engine for this size"
         )
 
@@ -128,143 +118,9 @@ class Session:
         self.engine = self.config = None
 
 
-class Lane:
-    """Everything that one chunk of one shape needs: a context, buffers on both sides, and the captured graph."""
-
-    def __init__(self, session: Session, profile: int, shape: Shape) -> None:
-        self.session, self.shape = session, shape
-        self.graph: Graph | None = None
-        cuda = session.cuda
-        pixels = int(np.prod(shape[:3]))
-        with ExitStack() as made:
-            made.callback(self._forget_context)
-            self.context = _context(session)
-            if profile and not self.context.set_optimization_profile_async(profile, int(session.work)):
-                raise EngineError(f"{session.name}: profile {profile} cannot be chosen")
-            session.work.synchronise()
-            self.image_here = made.enter_context(cuda.pinned(3 * pixels))
-            self.image_there = made.enter_context(cuda.buffer(3 * pixels))
-            self.mask_here = made.enter_context(cuda.pinned(pixels))
-            self.mask_there = made.enter_context(cuda.buffer(pixels))
-            self.copied_in = made.enter_context(cuda.event())
-            self.done = made.enter_context(cuda.event())
-            self._prepare()
-            made.callback(self._drop_graph)
-            self._made = made.pop_all()
-        self._is_first = True
-
-    def _prepare(self) -> None:
-        session = self.session
-        with session.flavour.listening() as heard:  # no name for the context: a traceback would keep it
-            if not self.context.set_input_shape("image", self.shape):
-                raise EngineError(f"{session.name}: refuses the shape {_text(self.shape)}: {heard.reason}")
-            if missing := self.context.infer_shapes():
-                raise EngineError(f"{session.name}: the shape of {', '.join(missing)} is not known")
-            if (found := tuple(self.context.get_tensor_shape("mask"))) != self.shape[:3]:
-                raise EngineError(f"{session.name}: expected a mask {_text(self.shape[:3])}, found {_text(found)}")
-            if session.scratch is not None:
-                self.context.set_device_memory(int(session.scratch), session.scratch.nbytes)
-            for name, buffer in (("image", self.image_there), ("mask", self.mask_there)):
-                if not self.context.set_tensor_address(name, int(buffer)):
-                    raise EngineError(f"{session.name}: refuses the address of {name}: {heard.reason}")
-
-    def submit(self, images: NDArray[np.uint8]) -> None:
-        """Start on `images`, at most as many as the lane has rows; rows without an image repeat the last one."""
-        rows = self.image_here.array.reshape(self.shape)
-        rows[: len(images)] = images
-        rows[len(images) :] = images[-1]
-        self._upload()
-        if self._is_first:
-            self._is_first = False
-            self._first()
-        else:
-            self._compute()
-        self._download()
-
-    def collect(self, count: int) -> NDArray[np.uint8]:
-        """Wait for the labels of the first `count` images: a view (count, H, W) that lasts until the next `submit`."""
-        self.done.synchronise()
-        return self.mask_here.array.reshape(self.shape[:3])[:count]
-
-    def _upload(self) -> None:
-        session = self.session
-        session.copies.upload(self.image_here, self.image_there, self.image_here.nbytes)
-        self.copied_in.record(session.copies)
-        session.work.wait_for(self.copied_in)
-
-    def _download(self) -> None:
-        work = self.session.work
-        work.download(self.mask_there, self.mask_here, self.mask_here.nbytes)
-        self.done.record(work)
-
-    def _compute(self) -> None:
-        if self.graph is not None:
-            self.graph.launch(self.session.work)
-        else:
-            self._enqueue()
-
-    def _enqueue(self) -> None:
-        session = self.session
-        with session.flavour.listening() as heard:
-            if not self.context.execute_async_v3(int(session.work)):
-                raise EngineError(f"{session.name}: the engine cannot run: {heard.reason or 'it does not say why'}")
-
-    def _first(self) -> None:
-        """Run once without a graph, which also loads kernels that no capture may load; then with one, and compare."""
-        session = self.session
-        self._enqueue()
-        said = "eager: as asked"
-        if session.captures_itself:
-            said = "graph: by TensorRT for RTX"
-        elif session.graphs:
-            said = self._capture()
-        shape = _text(self.shape)
-        if not session.modes.get(shape, "").startswith("eager"):  # of two lanes the worse one is told
-            session.modes[shape] = said
-        if session.graphs and said.startswith("eager"):
-            log.warning("%s at %s: no CUDA graph, %s", session.name, shape, said)
-
-    def _capture(self) -> str:
-        work = self.session.work
-        self._download()
-        work.synchronise()
-        eager = self.mask_here.array.copy()
-        try:
-            self.graph = work.capture(self._enqueue)
-        except (CudaError, EngineError) as e:
-            return f"eager: it cannot be captured: {e}"
-        np.invert(eager, out=self.mask_here.array)  # else a replay that does nothing would look right
-        work.upload(self.mask_here, self.mask_there, self.mask_here.nbytes)
-        self.graph.launch(work)
-        self._download()
-        work.synchronise()
-        if np.array_equal(self.mask_here.array, eager):
-            return "graph"
-        self._drop_graph()
-        self.mask_here.array[:] = eager
-        work.upload(self.mask_here, self.mask_there, self.mask_here.nbytes)
-        return "eager: the graph's labels were not those of the engine"
-
-    def _drop_graph(self) -> None:
-        if self.graph is not None:
-            self.graph.close()
-            self.graph = None
-
-    def _forget_context(self) -> None:
-        self.context = None
-
-    def close(self) -> None:
-        """Give all of it back; nothing of it may be under way."""
-        self._made.close()
-
-
 def _collect(chunk: tuple[Lane, int, int], labels: NDArray[np.uint8]) -> None:
     lane, start, count = chunk
     labels[start : start + count] = lane.collect(count)
-
-
-def _text(shape: Shape) -> str:
-    return "x".join(map(str, shape))
 
 
 def _ranges(flavour: Flavour, engine: Any, name: str) -> list[tuple[Shape, Shape]]:
@@ -302,14 +158,3 @@ def _let_it_capture(flavour: Flavour, config: Any) -> bool:
         return False
     config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE
     return bool(config.cuda_graph_strategy == strategy.WHOLE_GRAPH_CAPTURE)  # a setter's False is lost in Python
-
-
-def _context(session: Session) -> Any:
-    with session.flavour.listening() as heard:
-        context = session.engine.create_execution_context(session.config)
-    if context is None:
-        raise DeviceMemoryError(
-            f"{session.name}: no room for an execution context: {heard.reason or session.cuda.memory_text(0)}; "
-            "use a smaller batch or image, or free the GPU"
-        )
-    return context

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import tensorrt_build
+import tensorrt_config
+import tensorrt_context
 import tensorrt_run
 from cuda_double import Device
 from pybind import Module
@@ -71,8 +73,8 @@ class TensorRT:
         self.logger: Any = None
         behaviour = {
             label: functools.partial(does, self)
-            for part in (tensorrt_build.BEHAVIOUR, tensorrt_run.BEHAVIOUR)
-            for label, does in part.items()
+            for part in (tensorrt_config, tensorrt_build, tensorrt_run, tensorrt_context)
+            for label, does in part.BEHAVIOUR.items()
         }
         made = Module(self.name, facts, behaviour, ORDERED)
         self.module, self.classes = made.module, made.classes

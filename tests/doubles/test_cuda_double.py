@@ -6,11 +6,13 @@ import inspect
 
 import numpy as np
 import pytest
-from cuda_double import Device, _Calls, cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
+from cuda_calls import Calls
+from cuda_double import Device
+from cuda_values import cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
 
 H2D, D2H = cudaMemcpyKind.cudaMemcpyHostToDevice, cudaMemcpyKind.cudaMemcpyDeviceToHost
 LOCAL = cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-NAMES = [name for name in dir(_Calls) if name.startswith("cuda")]
+NAMES = [name for name in dir(Calls) if name.startswith("cuda")]
 
 
 def real():
@@ -20,7 +22,7 @@ def real():
 @pytest.mark.parametrize("name", NAMES)
 def test_arities_are_the_real_ones(name):
     function = getattr(real(), name)
-    assert getattr(_Calls, name).arity == len(inspect.signature(function).parameters)
+    assert getattr(Calls, name).arity == len(inspect.signature(function).parameters)
 
 
 def test_members_and_constants_are_the_real_ones():
@@ -93,6 +95,15 @@ def test_leaks_and_misuse_are_seen(device, cuda):
     assert cuda.cudaStreamSynchronize(stream)[0] == cudaError_t.cudaErrorIllegalAddress
     assert device.problems
     assert cuda.cudaMalloc(4)[0] == cudaError_t.cudaErrorIllegalAddress  # sticky, as on a device
+
+
+def test_memory_is_not_given_back_under_work(device, cuda):
+    stream, there, (here, _) = cuda.cudaStreamCreateWithFlags(1)[1], cuda.cudaMalloc(4)[1], pinned(cuda)
+    cuda.cudaMemcpyAsync(there, here, 4, H2D, stream)
+    assert cuda.cudaFreeHost(here) == (0,)
+    assert "while work on it is pending" in device.problems.pop()
+    assert cuda.cudaFree(there) == (0,)  # that free has waited
+    assert device.problems == []
 
 
 def test_memory_is_finite(cuda, device):

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import probes
 import pytest
-from cuda_double import Device, cudaMemcpyKind
+from cuda_double import Device
+from cuda_values import cudaMemcpyKind
 from onnx import TensorProto, helper
 from probes import BUILDER, CONFIG, outcome
 from tensorrt_double import VERSIONS, TensorRT

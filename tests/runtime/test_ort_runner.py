@@ -1,9 +1,11 @@
 """ONNX Runtime's providers: chosen, set up, and held to their work."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.bundle import Bundle, artifact, open_model
 from segdeploy.errors import MissingPartError, ModelError
@@ -78,6 +80,7 @@ def test_tensorrt_gets_the_types_of_the_graph_and_a_profile(tmp_path, monkeypatc
     assert given["trt_profile_min_shapes"] == "image:1x64x96x3"
     assert given["trt_profile_max_shapes"] == "image:8x64x96x3"
     assert given["trt_engine_cache_path"].startswith(str(tmp_path))
+    assert Path(given["trt_engine_cache_path"]).is_dir()
     assert made.sha256[:16] in given["trt_engine_cache_path"]  # another graph finds no engine of this one
     assert not {"trt_fp16_enable", "trt_int8_enable", "trt_bf16_enable"} & set(given)  # these end strong typing
     assert provider(CUDA, made, (64, 96)).options == {"use_tf32": "0"}
@@ -95,11 +98,30 @@ def session(path):
 def test_who_runs_each_node_is_read(tmp_path):
     path = graph(tmp_path / "model.onnx")
     check_assignment(session(path), CPU, path)
-    with pytest.raises(MissingPartError, match="CUDAExecutionProvider leaves ArgMax to the CPU") as e:
+    with pytest.raises(MissingPartError, match="CUDAExecutionProvider leaves ArgMax, Cast to the CPU") as e:
         check_assignment(session(path), CUDA, path)
     assert "\n" not in str(e.value)
     with pytest.raises(MissingPartError, match="cannot say which provider"):
         check_assignment(object(), CUDA, path)
+
+
+def test_arithmetic_of_sizes_may_stay_on_the_cpu(tmp_path):
+    """Shape and what follows it; the same operators without it are work on the image."""
+    nodes = [
+        helper.make_node("Shape", ["image"], ["s"]),
+        helper.make_node("Slice", ["s", "zero", "three"], ["to"]),
+        helper.make_node("Concat", ["to"], ["size"], axis=0),
+        helper.make_node("Cast", ["size"], ["mask"], to=TensorProto.UINT8),
+    ]
+    values = [
+        helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", "h", "w", 3]),
+        helper.make_tensor_value_info("mask", TensorProto.UINT8, [3]),
+    ]
+    constants = [numpy_helper.from_array(np.int64([v]), name) for name, v in (("zero", 0), ("three", 3))]
+    made = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
+    path = tmp_path / "sizes.onnx"
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    check_assignment(session(path), CUDA, path)
 
 
 def test_a_provider_that_leaves_its_work_is_refused(tmp_path):
@@ -109,7 +131,7 @@ def test_a_provider_that_leaves_its_work_is_refused(tmp_path):
     if "AzureExecutionProvider" not in ort.get_available_providers():
         pytest.skip("this onnxruntime has no second provider")
     path = graph(tmp_path / "model.onnx")
-    with pytest.raises(MissingPartError, match="AzureExecutionProvider leaves ArgMax to the CPU"):
+    with pytest.raises(MissingPartError, match="AzureExecutionProvider leaves ArgMax, Cast to the CPU"):
         OrtRunner(path, Provider("AzureExecutionProvider"), RunnerOptions(threads=1))
 
 

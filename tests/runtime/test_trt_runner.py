@@ -16,7 +16,7 @@ from tensorrt_double import RTX, VERSIONS, TensorRT
 from segdeploy.bundle import Bundle, artifact
 from segdeploy.errors import DataError, MissingPartError, ModelError
 from segdeploy.runtime import trt, trt_session
-from segdeploy.runtime.cuda import CudaError, DeviceMemoryError
+from segdeploy.runtime.cuda import CudaError, DeviceMemoryError, Event
 from segdeploy.runtime.engine_lock import Here
 from segdeploy.runtime.gpu import Gpu, current_gpu
 from segdeploy.runtime.runner import RunnerOptions
@@ -308,6 +308,7 @@ def test_rtx_captures_itself_and_keeps_its_kernels(rtx, tmp_path, cuda_device):
     with open_tensorrt(bundle, options()) as runner:
         runner.run(images(1))
     assert kept.read_bytes().startswith(b"double-kernels 1.7")
+    assert b"foreign" not in kept.read_bytes()
     library.faults.runtime_cache = True
     with open_tensorrt(bundle, options()) as runner:
         assert (runner.run(images(2)) == images(2).argmax(-1)).all()
@@ -372,6 +373,24 @@ def test_a_failure_between_chunks_leaves_the_next_run_right(bundle, library, mon
         assert (runner.run(images(12, seed=3)) == images(12, seed=3).argmax(-1)).all()
 
 
+@pytest.mark.parametrize("place", ["record", "synchronise"])
+def test_an_interrupt_waits_for_the_device_before_memory_goes(place, bundle, monkeypatch, cuda_device):
+    """After a copy to the device was begun; while the labels are waited for."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with open_tensorrt(bundle, options()) as runner:
+        runner.run(images(2))
+        with monkeypatch.context() as patch:
+            patch.setattr(Event, place, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(images(2))
+        assert cuda_device.problems == []
+        assert (runner.run(images(2)) == images(2).argmax(-1)).all()
+    assert cuda_device.alive() == {}
+
+
 @pytest.mark.parametrize("room", [1 << 19, (1 << 20) + (1 << 19), (3 << 20) + 100])
 def test_no_room_says_how_much_was_asked(room, bundle, cuda_device):
     """For the engine, for its scratch memory, for a batch."""
@@ -409,6 +428,22 @@ def test_two_threads_take_turns(bundle):
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+def test_every_rule_of_the_kit_is_kept(cuda_device, monkeypatch, tmp_path):
+    """Built by our builder, run by our runner; the labels are torch's. (The builder's tests take both majors.)"""
+    import twins
+
+    from segdeploy.conformance.check import check_part, judge_of
+    from segdeploy.runtime.trt_runner import segdeploy_register_backends
+
+    monkeypatch.setenv("SEGDEPLOY_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tensorrt", TensorRT("11.4", cuda_device).module)
+    cuda_device.memory = 1 << 28
+    segdeploy_register_backends((found := []).append)
+    outcomes = check_part(judge_of(twins.part("backend", found[0]))).outcomes
+    assert [(o.rule.name, o.state, o.detail) for o in outcomes if o.state != "passed"] == []
+    assert cuda_device.alive() == {}
 
 
 # What is refused before TensorRT sees it
