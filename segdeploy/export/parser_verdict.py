@@ -112,7 +112,7 @@ def _errors(flavour: Flavour, parser: Any) -> list[Refusal]:
     codes = {int(value): name for name, value in flavour.module.ErrorCode.__members__.items()}
     found = []
     for error in (parser.get_error(i) for i in range(parser.num_errors)):
-        functions = tuple(error.local_function_stack()) if error.local_function_stack_size() else ()
+        functions = tuple(error.local_function_stack())
         code = codes.get(int(error.code()), "")
         found.append(Refusal(error.node_name(), error.node_operator(), _said(error.desc()), code, functions=functions))
     return found
