@@ -96,8 +96,12 @@ def write_bundle(folder: Path, content: BundleFile) -> Bundle:
     return Bundle(folder, content.spec, content.artifacts, content)
 
 
-def open_model(path: Path) -> Bundle:
+def open_model(path: Path, unchecked: tuple[str, ...] = ()) -> Bundle:
     """Open a run folder, its model folder, a bundle, or an ONNX file that segdeploy wrote. Every hash is checked first.
+
+    Args:
+        path: the folder or file.
+        unchecked: kinds of files that the caller will make anew, so that they may be missing or changed.
 
     Raises:
         ModelError: none of these, a file that is missing, or one whose bytes have changed.
@@ -108,7 +112,7 @@ def open_model(path: Path) -> Bundle:
         spec = parse_spec(spec_text(path), str(path))
         return Bundle(path.parent, spec, (artifact(path.parent, path.name, "onnx", "fp32"),))
     if (path / BUNDLE_FILE).is_file():
-        return _open_bundle(path)
+        return _open_bundle(path, unchecked)
     if (model := find_model(path)) is not None:
         return _open_run(model)
     raise ModelError(
@@ -128,7 +132,7 @@ def read_spec(model: Path) -> ModelSpec:
     return parse_spec((model / SPEC_FILE).read_bytes(), str(model / SPEC_FILE))
 
 
-def _open_bundle(path: Path) -> Bundle:
+def _open_bundle(path: Path, unchecked: tuple[str, ...]) -> Bundle:
     name = path / BUNDLE_FILE
     try:
         content = BundleFile.model_validate_json(name.read_bytes())
@@ -142,6 +146,8 @@ def _open_bundle(path: Path) -> Bundle:
         file = (root / item.file).resolve()
         if root not in file.parents:
             raise ModelError(f"{name}: the file {item.file!r} lies outside the bundle")
+        if item.kind in unchecked:
+            continue
         if not file.is_file():
             raise ModelError(f"{path / item.file}: is missing, although {BUNDLE_FILE} lists it; export again")
         if sha256(file) != item.sha256:

@@ -73,22 +73,22 @@ def tiny_bundle(tiny_run, tiny_table, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def cuda_device(monkeypatch):
-    """A double of the CUDA device, behind `cuda.bindings.runtime`; what was not given back fails the test."""
+    """A double of the CUDA device, behind `cuda.bindings.runtime`; what went wrong on it fails the test."""
     from cuda_double import Device
 
     device = Device()
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", device.module())
+    device.install(monkeypatch)
     yield device
-    assert not device.problems
+    assert device.problems == []
 
 
 @pytest.fixture(params=["10.16", "11.4"])
 def tensorrt(request, cuda_device, monkeypatch):
-    """A double of `tensorrt`, both majors in turn, on the double of the device; `.module`, `.faults`, `.device`."""
+    """A double of `tensorrt`, both majors in turn, on the double of the device: `.module`, `.faults`, `.device`."""
     from tensorrt_double import TensorRT
 
     library = TensorRT(request.param, cuda_device)
-    monkeypatch.setitem(sys.modules, "tensorrt", library.module)
+    monkeypatch.setitem(sys.modules, library.name, library.module)
     return library
 
 

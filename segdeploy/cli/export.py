@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Sides that the ONNX file leaves free; the batch always is. An engine keeps the model's height and width.",
 )
-@click.option("--trt", is_flag=True, help="Also build a TensorRT for RTX engine (needs no GPU).")
+@click.option("--trt", is_flag=True, help="Also build a TensorRT engine; for RTX GPUs that needs no GPU.")
 def command(
     run: Path,
     output: Path | None,
@@ -44,7 +44,7 @@ def command(
     from segdeploy.plugin.extras import require
 
     require("train")
-    from segdeploy.export.run import add_engine, export_limits, export_run
+    from segdeploy.export.run import export_limits, export_run
 
     output = output or run / "bundle"
     changes: dict[str, Any] = {"max_miou_drop": max_miou_drop, "min_agreement": min_agreement}
@@ -68,8 +68,12 @@ def command(
     if not result.parity:
         say("not verified: give --verify TABLE to compare with torch on real images")
     if trt:
-        made = add_engine(result.bundle)
+        from segdeploy.export.build import add_engine
+
+        with progress("building the engine") as step:
+            made = add_engine(result.bundle, progress=step)
         engine = made.find("engine")
         assert engine is not None
-        say(f"engine: {made.path / engine.file}: {engine.about['status']} (TensorRT for RTX {engine.about['version']})")
+        built_by = f"{engine.about['flavour']} {engine.about['version']}"
+        say(f"engine: {made.path / engine.file}: {engine.about['status']} ({built_by})")
     say(f"bundle: {output}")

@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "score a run or bundle on a table",
     "predict": "write masks for images and folders of images",
     "export": "turn a run into a verified bundle: ONNX, and a TensorRT engine with --trt",
+    "build": "build or rebuild a bundle's TensorRT engine for this machine, and compare it",
     "benchmark": "accuracy and speed of every backend, as one report",
     "inspect": "what a data set holds and what is wrong with it, or what a model is",
     "plugins": "list encoders, decoders and backends, and show their keys",

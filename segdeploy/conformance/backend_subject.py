@@ -18,9 +18,10 @@ from segdeploy.conformance.find import Part, parts
 from segdeploy.conformance.rule import SkippedError
 from segdeploy.conformance.subject import Subject
 from segdeploy.errors import ConfigError, MissingPartError
-from segdeploy.export.engine import ENGINE_FILE, build_engine
+from segdeploy.export.engine import build_engine
 from segdeploy.files import write_bytes
 from segdeploy.model.segmenter import Deployed
+from segdeploy.runtime.engine_lock import ENGINE_FILE
 from segdeploy.runtime.runner import RunnerOptions
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class BackendSubject:
         held = [artifact(folder, WEIGHTS_FILE, "weights", "fp32"), artifact(folder, _ONNX_FILE, "onnx", "fp32")]
         if self.part.plugin.artifact == "engine":
             try:
-                about = build_engine(folder / _ONNX_FILE, spec, folder)
+                about = build_engine(folder / _ONNX_FILE, spec, folder).model_dump(mode="json")
             except MissingPartError as e:
                 raise SkippedError(str(e)) from e
             held.append(artifact(folder, ENGINE_FILE, "engine", "fp32", about))

@@ -13,6 +13,7 @@ from segdeploy.data.natural import natural_images
 from segdeploy.errors import ExportError, MissingPartError
 from segdeploy.export import fp16_range, lint
 from segdeploy.export.engine import build_engine
+from segdeploy.export.engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from segdeploy.conformance.subject import Subject
@@ -33,14 +34,15 @@ def check_build(subject: Subject) -> Found:
         path = Path(folder) / "model.onnx"
         path.write_bytes(subject.graph)
         try:
-            lock = build_engine(path, subject.spec(subject.sizes[-1]), Path(folder))
+            spec, options = subject.spec(subject.sizes[-1]), EngineOptions(flavour="rtx")
+            lock = build_engine(path, spec, Path(folder), options=options)
         except MissingPartError as e:
             raise SkippedError(str(e)) from e
         except ExportError as e:
             raise BrokenError(str(e).partition(": ")[2]) from e
         size = (Path(folder) / "model.engine").stat().st_size
-    said = f"TensorRT for RTX {lock['version']}, {lock['status']}"
-    return Found(said, {"version": lock["version"], "bytes": size})
+    said = f"TensorRT for RTX {lock.version}, {lock.status}"
+    return Found(said, {"version": lock.version, "bytes": size})
 
 
 def check_range(subject: Subject) -> Found:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from segdeploy import bundle
-from segdeploy.bundle import Artifact, Bundle, BundleFile
+from segdeploy.bundle import Bundle, BundleFile
 from segdeploy.checkpoint import load_weights
 from segdeploy.config.load import read_run_config
 from segdeploy.config.schema import Export
 from segdeploy.data.table import read_table
 from segdeploy.environment import versions
 from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
-from segdeploy.export.engine import ENGINE_FILE, build_engine
 from segdeploy.export.onnx_graph import export_onnx
 from segdeploy.export.verify import AtSize, Parity, compare_at, verify
 from segdeploy.files import is_filled, new_folder
@@ -140,21 +139,6 @@ def _verify(
         if size is None:
             return parity, None
         return parity, compare_at(torch_runner, runner, samples[:2], made.spec, size, limits)
-
-
-def add_engine(made: Bundle) -> Bundle:
-    """Build the TensorRT for RTX engine of a bundle and list it there; on any error the bundle stays as it was.
-
-    Raises:
-        MissingPartError: TensorRT for RTX is not installed; ExportError: see `build_engine`.
-    """
-    source = made.find("onnx")
-    if source is None or made.file is None:
-        raise ExportError(f"{made.path}: expected a bundle with an ONNX file")
-    lock = build_engine(made.path / source.file, made.spec, made.path)
-    engine: Artifact = bundle.artifact(made.path, ENGINE_FILE, "engine", "fp32", lock)
-    kept = tuple(a for a in made.artifacts if a.kind != "engine")
-    return bundle.write_bundle(made.path, made.file.model_copy(update={"artifacts": (*kept, engine)}))
 
 
 def _check_free(output: Path) -> None:

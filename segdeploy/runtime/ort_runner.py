@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import MissingPartError, ModelError, SegdeployError, first_line
 from segdeploy.plugin import Availability, BackendPlugin, hookimpl
+from segdeploy.runtime.ort_providers import (
+    CPU,
+    TENSORRT,
+    TENSORRT_BATCH,
+    Provider,
+    candidates,
+    check_assignment,
+    provider,
+)
 from segdeploy.runtime.runner import Runner, RunnerOptions
 
 if TYPE_CHECKING:
@@ -21,27 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Integers that say how large a tensor is; onnxruntime keeps them on the CPU on purpose.
-_SHAPE_OPERATORS = {"Shape", "Concat", "Gather", "Slice", "Unsqueeze", "Squeeze", "Cast"}
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
 
 class OrtRunner(Runner):
     """One session on one provider."""
 
-    def __init__(self, path: Path, options: RunnerOptions) -> None:
-        import onnxruntime as ort
-
-        self.options = options
-        self.provider = _pick_provider(options.device, ort.get_available_providers())
-        try:
-            self.session = self._open(path)
-        except SegdeployError as e:
-            if options.device != "auto" or self.provider == _PROVIDERS["cpu"]:
-                raise
-            log.warning("%s; going on with the CPU, as --device auto allows", e)
-            self.provider = _PROVIDERS["cpu"]
-            self.session = self._open(path)
+    def __init__(self, path: Path, provider: Provider, options: RunnerOptions) -> None:
+        self.options, self.provider = options, provider
+        self.session = self._open(path)
         self._check_interface(path)
 
     def _open(self, path: Path) -> Any:
@@ -51,20 +46,19 @@ class OrtRunner(Runner):
         settings.intra_op_num_threads = self.options.thread_count
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
-        on_cpu = self.provider == _PROVIDERS["cpu"]
+        name, on_cpu = self.provider.name, self.provider.name == CPU
         if not on_cpu:
             settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        # TF32 is on by default on CUDA, and FP32 is meant to be FP32.
-        provider = self.provider if on_cpu else (self.provider, {"use_tf32": "0"})
         try:
-            session = ort.InferenceSession(str(path), settings, providers=[provider])
+            session = ort.InferenceSession(str(path), settings, providers=[(name, self.provider.options)])
         except Exception as e:  # onnxruntime's errors have no common base of their own
-            raise ModelError(f"{path}: onnxruntime cannot load it on {self.provider}: {first_line(e)[:300]}") from e
+            raise ModelError(f"{path}: onnxruntime cannot load it on {name}: {first_line(e)[:300]}") from e
         active = session.get_providers()[0]
-        if active != self.provider:
-            raise MissingPartError(f"onnxruntime fell back to {active}, although {self.provider} was asked for")
+        if active != name:
+            raise MissingPartError(f"onnxruntime fell back to {active}, although {name} was asked for")
         if not on_cpu:
-            _check_assignment(session, self.provider, path)
+            check_assignment(session, name, path)
+            session.disable_fallback()  # else a run that fails is silently tried again elsewhere
         return session
 
     def _check_interface(self, path: Path) -> None:
@@ -74,8 +68,13 @@ class OrtRunner(Runner):
 
     def run(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See `Runner.run`."""
-        labels: NDArray[np.uint8] = self.session.run(["mask"], {"image": image})[0]
-        return labels
+        if self.provider.name != TENSORRT or len(image) <= TENSORRT_BATCH:
+            labels: NDArray[np.uint8] = self.session.run(["mask"], {"image": image})[0]
+            return labels
+        import numpy as np
+
+        parts = [image[i : i + TENSORRT_BATCH] for i in range(0, len(image), TENSORRT_BATCH)]
+        return np.concatenate([self.run(part) for part in parts])
 
     def describe(self) -> dict[str, Any]:
         """See `Runner.describe`."""
@@ -83,7 +82,7 @@ class OrtRunner(Runner):
 
         return {
             "backend": "onnxruntime",
-            "variant": "",
+            "variant": self.options.variant,
             "provider": self.session.get_providers()[0],
             "precision": self.options.precision,
             "threads": self.options.thread_count,
@@ -93,32 +92,6 @@ class OrtRunner(Runner):
     def close(self) -> None:
         """End the session."""
         del self.session
-
-
-def _pick_provider(device: str, present: list[str]) -> str:
-    if device == "auto":
-        device = "cuda" if "CUDAExecutionProvider" in present else "cpu"
-    wanted = _PROVIDERS.get(device)
-    if wanted is None:
-        raise MissingPartError(f"device {device!r}: onnxruntime here knows cpu and cuda")
-    if wanted not in present:
-        raise MissingPartError(
-            f"device {device}: this onnxruntime has no {wanted}; pip install 'segdeploy[gpu]' in a fresh environment"
-        )
-    return wanted
-
-
-def _check_assignment(session: Any, provider: str, path: Path) -> None:
-    """Refuse a session whose real work was put on another provider; shape arithmetic on the CPU is by design."""
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        raise MissingPartError(f"{path}: this onnxruntime cannot say which provider runs what; install a newer one")
-    parts = [p for p in session.get_provider_graph_assignment_info() if p.ep_name != provider]
-    strays = {node.op_type for part in parts for node in part.get_nodes()} - _SHAPE_OPERATORS
-    if strays:
-        raise MissingPartError(
-            f"{path}: {provider} leaves {', '.join(sorted(strays))} to the CPU; "
-            "a newer onnxruntime-gpu may have them, or use --device cpu"
-        )
 
 
 def spec_text(path: Path) -> str:
@@ -160,15 +133,32 @@ def available() -> Availability:
 
 
 def open_onnxruntime(bundle: Bundle, options: RunnerOptions) -> OrtRunner:
-    """Open the bundle's ONNX file."""
-    if options.variant:
-        raise MissingPartError(f"backend onnxruntime has no variant {options.variant!r}")
-    artifact = bundle.find("onnx", options.precision)
-    if artifact is None:
+    """Open the bundle's ONNX file on the provider that the options mean.
+
+    Raises:
+        ModelError: no such file, or one that cannot run there.
+        MissingPartError: no such provider, or one that leaves work to another.
+    """
+    import onnxruntime as ort
+
+    names = candidates(options.device, options.variant, ort.get_available_providers())
+    for name in names[:-1]:
+        try:
+            return _open_on(name, bundle, options)
+        except SegdeployError as e:
+            log.warning("%s; going on with the CPU, as --device auto allows", e)
+    return _open_on(names[-1], bundle, options)
+
+
+def _open_on(name: str, bundle: Bundle, options: RunnerOptions) -> OrtRunner:
+    target = "cpu" if name == CPU else "tensorrt"
+    graph = bundle.find("onnx", options.precision, target)
+    if graph is None:
         raise ModelError(
-            f"{bundle.path}: holds no ONNX file of precision {options.precision}; run segdeploy export first"
+            f"{bundle.path}: holds no ONNX file of precision {options.precision} for {name}; run segdeploy export first"
         )
-    return OrtRunner(bundle.path / artifact.file, options)
+    size = (bundle.spec.preprocessing.height, bundle.spec.preprocessing.width)
+    return OrtRunner(bundle.path / graph.file, provider(name, graph, size), options)
 
 
 @hookimpl
@@ -177,7 +167,7 @@ def segdeploy_register_backends(register: Callable[[BackendPlugin], None]) -> No
     register(
         BackendPlugin(
             name="onnxruntime",
-            summary="ONNX Runtime on CPU or CUDA",
+            summary="ONNX Runtime on the CPU, on CUDA or through TensorRT",
             artifact="onnx",
             available=available,
             open=open_onnxruntime,

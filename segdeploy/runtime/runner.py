@@ -26,13 +26,15 @@ class RunnerOptions:
 
     `threads`: CPU threads, None for all cores of this process. `device`: "auto", "cpu" or "cuda".
     `precision`: "fp32", or another that the bundle holds. `variant`: a way of running that only one
-    backend knows ("channels_last", "compile").
+    backend knows ("channels_last", "compile", "eager"). `host_code`: let a TensorRT engine bring code for the CPU, as
+    version-compatible ones do; only for engines whose maker is trusted.
     """
 
     threads: int | None = None
     device: str = "auto"
     precision: str = "fp32"
     variant: str = ""
+    host_code: bool = False
 
     @property
     def thread_count(self) -> int:

@@ -11,7 +11,7 @@ import importlib
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from segdeploy.errors import MissingPartError, ModelError, first_line
 from segdeploy.runtime.gpu import current_gpu
@@ -19,8 +19,9 @@ from segdeploy.runtime.gpu import current_gpu
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TENSORRT = "tensorrt"
-RTX = "tensorrt_rtx"
+Name = Literal["tensorrt", "tensorrt_rtx"]
+TENSORRT: Name = "tensorrt"
+RTX: Name = "tensorrt_rtx"
 FLAVOURS = {"tensorrt": TENSORRT, "rtx": RTX}
 """By the words of `--trt-flavour`."""
 MAJORS = (10, 11)
@@ -38,7 +39,7 @@ _NO_DRIVER = ("driver version is insufficient", "no CUDA-capable device", "initi
 log = logging.getLogger("tensorrt")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Heard:
     """What the library said while someone listened, details (VERBOSE) left out."""
 
@@ -68,8 +69,7 @@ class Flavour:
     `logger` is the one that the library knows: it accepts a single logger in a process and ignores others.
     """
 
-    name: str
-    """`tensorrt` or `tensorrt_rtx`."""
+    name: Name
     module: Any
     logger: Any
 
@@ -138,7 +138,7 @@ class Flavour:
         raise ModelError(f"{name}: {self.title} rejects this engine: {heard.reason or 'it does not say why'}")
 
 
-def load(flavour: str) -> Flavour:
+def load(flavour: Name) -> Flavour:
     """The library of that name, `tensorrt` or `tensorrt_rtx`.
 
     Raises:
@@ -156,7 +156,7 @@ def load(flavour: str) -> Flavour:
     return _loaded(flavour, module)
 
 
-def _imported(flavour: str) -> Any:
+def _imported(flavour: Name) -> Any:
     for name in _MODULES[flavour]:
         try:
             return importlib.import_module(name)
@@ -170,7 +170,7 @@ def _imported(flavour: str) -> Any:
 
 
 @functools.cache
-def _loaded(flavour: str, module: Any) -> Flavour:
+def _loaded(flavour: Name, module: Any) -> Flavour:
     return Flavour(flavour, module, _logger(module))
 
 

@@ -9,10 +9,13 @@ until it crashes (double free, use after free, misuse in a capture) is kept in `
 
 import ctypes
 import enum
+import importlib
 import random
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -73,7 +76,7 @@ class Device:
         name: str = "Double RTX",
         capability: tuple[int, int] = (8, 6),
         driver: int = 13020,
-        memory: int = 1 << 30,
+        memory: int = 1 << 26,
         seed: int | None = None,
     ) -> None:
         self.name, self.capability, self.driver, self.memory = name, capability, driver, memory
@@ -91,6 +94,7 @@ class Device:
         self.peak = 0
         self.capture_refused = False  # plants: a capture that ends invalid
         self.replay_wrong = False  # plants: replays that write other bytes than the captured work
+        self.replay_idle = False  # plants: replays that do nothing
         self.present = True
         self._address = 0x7F00_0000_0000
         self._legacy = Handle(queue=deque(), capture=None, invalid=False)
@@ -185,9 +189,23 @@ class Device:
         self.sticky = E.cudaErrorInvalidValue
         return None
 
+    def install(self, monkeypatch: Any) -> None:
+        """Puts `module` where imports find it, whether cuda-python is installed or not."""
+        module = self.module()
+        try:
+            package = importlib.import_module("cuda.bindings")
+        except ImportError:
+            package = ModuleType("cuda.bindings")
+            monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+            monkeypatch.setitem(sys.modules, "cuda.bindings", package)
+            monkeypatch.setattr(sys.modules["cuda"], "bindings", package, raising=False)
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", module)
+        monkeypatch.setattr(package, "runtime", module, raising=False)
+
     def module(self) -> ModuleType:
         """What stands for `cuda.bindings.runtime`."""
         made = ModuleType("cuda.bindings.runtime")
+        made.__spec__ = ModuleSpec(made.__name__, None)
         for cls in (cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode):
             setattr(made, cls.__name__, cls)
         made.cudaStreamNonBlocking, made.cudaEventDisableTiming = 1, 2
@@ -470,7 +488,7 @@ class _Calls:
         if on is None or known is None:
             self.d.problems.append("launch of a graph that is gone")
             return E.cudaErrorInvalidValue
-        for work in known.work:
+        for work in () if self.d.replay_idle else known.work:
             self.d.enqueue(on, work)
         if self.d.replay_wrong:
             self.d.enqueue(on, lambda: [block.__setitem__(slice(None), 0) for block in self.d.blocks.values()])

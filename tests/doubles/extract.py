@@ -18,7 +18,8 @@ CLASSES = (
     "NetworkDefinitionCreationFlag", "OnnxParserFlag", "DataType", "TensorIOMode", "TensorLocation", "TensorFormat",
     "MemoryPoolType", "ProfilingVerbosity", "HardwareCompatibilityLevel", "RuntimePlatform", "EngineCapability",
     "TacticSource", "PreviewFeature", "SerializationFlag", "TempfileControlFlag", "TilingOptimizationLevel",
-    "ExecutionContextAllocationStrategy", "LayerInformationFormat", "DeviceType",
+    "ExecutionContextAllocationStrategy", "LayerInformationFormat", "DeviceType", "IRuntimeCache", "CudaGraphStrategy",
+    "ComputeCapability", "DynamicShapesKernelSpecializationStrategy",
 )  # fmt: skip
 
 
@@ -26,10 +27,11 @@ def extract(listing: dict) -> dict:
     """The facts of the classes above, and the module's constants."""
     classes = {}
     for name in CLASSES:
-        found = listing["classes"][name]
+        if (found := listing["classes"].get(name)) is None:  # of TensorRT for RTX alone
+            continue
         classes[name] = {key: found[key] for key in ("bases", "enum", "methods", "properties") if found.get(key)}
     return {
-        "origin": f"read from the bindings of NVIDIA TensorRT {listing['version']} (wheel on PyPI) by extract.py",
+        "origin": f"read from NVIDIA's Python bindings {listing['version']} (a wheel on PyPI) by extract.py",
         "version": listing["version"],
         "constants": {k: v for k, v in listing["constants"].items() if k != "__version__"},
         "classes": classes,

@@ -77,11 +77,16 @@ def _create_network(lib, self, flags):
     if flags & ~sum(known):
         lib.say("ERROR", "IBuilder::createNetworkV2: Error Code 3: API Usage Error (flags)")
         return None
-    typed = lib.major >= 11 or bool(flags & 1 << int(lib.member("NetworkDefinitionCreationFlag", "STRONGLY_TYPED")))
+    typed = lib.always_typed or bool(flags & 1 << int(lib.member("NetworkDefinitionCreationFlag", "STRONGLY_TYPED")))
     return make(
         lib.classes["INetworkDefinition"],
-        builder=self, flags=flags, name="Unnamed Network 0", model=None, typed=typed, has_implicit_batch_dimension=False,
-    )  # fmt: skip
+        builder=self,
+        flags=flags,
+        name="Unnamed Network 0",
+        model=None,
+        typed=typed,
+        has_implicit_batch_dimension=False,
+    )
 
 
 @does("Builder.create_builder_config")
@@ -129,6 +134,7 @@ def _build(lib, self, network, config, kernel_text=None):
     if config._state["cache"] is not None:
         config._state["cache"]._state["entries"].add(str(len(network._state["model"])))
     plan = Plan(
+        library=lib.name,
         version=lib.full_version,
         capability=lib.device.capability,
         gpu=lib.device.name,

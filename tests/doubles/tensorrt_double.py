@@ -1,4 +1,6 @@
-"""A double of `tensorrt` 10.16 or 11.4 that builds and runs: names from the listing, numbers from onnxruntime.
+"""A double of `tensorrt` 10.16 or 11.4, or of `tensorrt_rtx` 1.7, that builds and runs.
+
+Names come from the listing, numbers from onnxruntime:
 
     device = cuda_double.Device()
     trt = TensorRT("11.4", device)      # trt.module stands for `tensorrt`, trt.faults plants failures
@@ -21,11 +23,12 @@ from pybind import Module
 from tensorrt_values import NUMPY
 
 VERSIONS = ("10.16", "11.4")
+RTX = "rtx-1.7"
 
 # Enums whose members have an order; read in the real module of TensorRT for RTX, made from the same source.
 ORDERED = (
     "BuilderFlag", "NetworkDefinitionCreationFlag", "TensorFormat", "ExecutionContextAllocationStrategy",
-    "EngineCapability", "TacticSource", "PreviewFeature", "SerializationFlag", "ILogger.Severity",
+    "EngineCapability", "TacticSource", "PreviewFeature", "SerializationFlag", "ILogger.Severity", "CudaGraphStrategy",
 )  # fmt: skip
 
 
@@ -47,6 +50,9 @@ class Faults:
     execute: bool = False
     execute_in_capture: bool = False
     profile: bool = False
+    graph_strategy: bool = False
+    """TensorRT for RTX does not take the strategy; Python hears nothing."""
+    runtime_cache: bool = False
 
 
 @dataclass
@@ -58,16 +64,17 @@ class TensorRT:
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
-        facts = json.loads(Path(__file__).with_name(f"tensorrt_{self.version}.json").read_text())
+        facts = _facts(self.version)
         self.full_version: str = facts["version"]
-        self.major = int(self.version.split(".")[0])
+        self.name = "tensorrt_rtx" if self.version == RTX else "tensorrt"
+        self.always_typed = not self.full_version.startswith("10.")
         self.logger: Any = None
         behaviour = {
             label: functools.partial(does, self)
             for part in (tensorrt_build.BEHAVIOUR, tensorrt_run.BEHAVIOUR)
             for label, does in part.items()
         }
-        made = Module("tensorrt", facts, behaviour, ORDERED)
+        made = Module(self.name, facts, behaviour, ORDERED)
         self.module, self.classes = made.module, made.classes
         self.module.nptype = _nptype
         self.module.volume = lambda shape: int(np.prod(tuple(shape)))
@@ -90,6 +97,11 @@ class TensorRT:
         if self.faults.no_driver or not self.device.driver:
             self.say("ERROR", "CUDA initialization failure with error: 35. Please check your CUDA installation.")
             raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
+@functools.cache
+def _facts(version: str) -> dict:
+    return json.loads(Path(__file__).with_name(f"tensorrt_{version}.json").read_text())
 
 
 def _nptype(kind: Any) -> type:

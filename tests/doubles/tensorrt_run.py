@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 from pybind import make
-from tensorrt_values import NUMPY, ONNX_TYPES, Plan, doing, read_plan
+from tensorrt_values import NUMPY, ONNX_TYPES, Plan, doing, host_memory, read_plan
 
 BEHAVIOUR: dict = {}
 does = doing(BEHAVIOUR)
@@ -43,7 +43,7 @@ def _deserialize(lib, self, data):
 
 
 def _refusal(lib, runtime, plan: Plan | None) -> str:
-    if plan is None:
+    if plan is None or plan.library != lib.name:
         return "Error Code 1: Serialization (assertion magicTagRead == kMAGIC_TAG failed. Magic tag does not match)"
     mine, theirs = ([int(n) for n in v.split(".")] for v in (lib.full_version, plan.version))
     if mine != theirs:
@@ -52,7 +52,7 @@ def _refusal(lib, runtime, plan: Plan | None) -> str:
         if not runtime._state["engine_host_code_allowed"]:
             return "Error Code 4: API Usage Error (the plan holds host code, engine_host_code_allowed is off)"
     fits = {
-        "NONE": plan.capability == lib.device.capability,
+        "NONE": plan.capability == lib.device.capability or lib.name == "tensorrt_rtx",
         "SAME_COMPUTE_CAPABILITY": plan.capability == lib.device.capability,
         "AMPERE_PLUS": lib.device.capability >= (8, 0),
     }
@@ -157,20 +157,75 @@ def _profile_shape(lib, self, name, index):
 
 @does("ICudaEngine.serialize")
 def _serialize(lib, self):
-    from tensorrt_values import host_memory
-
     return host_memory(lib, self._state["plan"].to_bytes())
 
 
+@does("ICudaEngine.create_runtime_config")
+def _create_runtime_config(lib, self):
+    state = {"strategy": lib.member("ExecutionContextAllocationStrategy", "STATIC"), "cache": None}
+    if lib.name == "tensorrt_rtx":
+        state["cuda_graph_strategy"] = lib.member("CudaGraphStrategy", "DISABLED")
+    return make(lib.classes["IRuntimeConfig"], **state)
+
+
+@does("IRuntimeConfig.set_execution_context_allocation_strategy")
+def _set_strategy(lib, self, strategy):
+    self._state["strategy"] = strategy
+
+
+BEHAVIOUR["IRuntimeConfig.get_execution_context_allocation_strategy"] = lambda lib, self: self._state["strategy"]
+BEHAVIOUR["IRuntimeConfig.cuda_graph_strategy="] = lambda lib, self, value: not lib.faults.graph_strategy
+BEHAVIOUR["IRuntimeConfig.create_runtime_cache"] = lambda lib, self: make(lib.classes["IRuntimeCache"], kernels=set())
+BEHAVIOUR["IRuntimeConfig.get_runtime_cache"] = lambda lib, self: self._state["cache"]
+
+
+@does("IRuntimeConfig.set_runtime_cache")
+def _set_runtime_cache(lib, self, cache):
+    self._state["cache"] = cache
+    return not lib.faults.runtime_cache
+
+
+@does("IRuntimeCache.deserialize")
+def _fill_cache(lib, self, data):
+    head, *kernels = data.decode(errors="replace").split("\n")
+    if head != _kernel_head(lib):
+        return False
+    self._state["kernels"] = set(kernels)
+    return True
+
+
+@does("IRuntimeCache.reset")
+def _reset_cache(lib, self):
+    self._state["kernels"] = set()
+    return True
+
+
+@does("IRuntimeCache.serialize")
+def _serialize_cache(lib, self):
+    return host_memory(lib, "\n".join([_kernel_head(lib), *sorted(self._state["kernels"])]).encode())
+
+
+def _kernel_head(lib) -> str:
+    return f"double-kernels {lib.full_version} {lib.device.name}"
+
+
 @does("ICudaEngine.create_execution_context")
-def _create_context(lib, self, *_how):
-    if lib.faults.context or not lib.device.hold(SCRATCH):
+def _create_context(lib, self, how):
+    """`how`: None, an allocation strategy, or a runtime config that holds one."""
+    held = None
+    config = how if isinstance(how, lib.classes["IRuntimeConfig"]) else None
+    strategy = config._state["strategy"] if config is not None else how
+    own = strategy is None or strategy.name != "USER_MANAGED"
+    if lib.faults.context or (own and not lib.device.hold(SCRATCH)):
         lib.say("ERROR", f"Error Code 2: OutOfMemory (Requested size was {SCRATCH} bytes.)")
         return None
+    if own:
+        held = Held(lib.device, SCRATCH)
     return make(
         lib.classes["IExecutionContext"],
-        engine=self, shapes={}, addresses={}, active_optimization_profile=0, busy=threading.Lock(),
-        held=Held(lib.device, SCRATCH), nvtx_verbosity=lib.member("ProfilingVerbosity", "LAYER_NAMES_ONLY"), name="",
+        engine=self, config=config, shapes={}, addresses={}, active_optimization_profile=0, busy=threading.Lock(),
+        held=held, scratch=None, name="", captured=False,
+        nvtx_verbosity=lib.member("ProfilingVerbosity", "LAYER_NAMES_ONLY"),
     )  # fmt: skip
 
 
@@ -179,6 +234,7 @@ def _create_context(lib, self, *_how):
 
 @does("IExecutionContext.set_optimization_profile_async")
 def _set_profile(lib, self, index, stream):
+    _change(lib, self)
     engine = self._state["engine"]
     if lib.faults.profile or not 0 <= index < max(1, len(engine._state["plan"].profiles)):
         lib.say("ERROR", f"Error Code 3: API Usage Error (profile {index})")
@@ -187,8 +243,21 @@ def _set_profile(lib, self, index, stream):
     return True
 
 
+@does("IExecutionContext.set_device_memory")
+def _set_memory(lib, self, address, size):
+    _change(lib, self)
+    self._state["scratch"] = (address, size)
+
+
+def _change(lib, context) -> None:
+    """A captured graph holds the state of its context: changing it later is undefined behaviour."""
+    if context._state["captured"]:
+        lib.device.problems.append("a context was changed after a graph was captured from it")
+
+
 @does("IExecutionContext.set_input_shape")
 def _set_input_shape(lib, self, name, shape):
+    _change(lib, self)
     engine, shape = self._state["engine"], tuple(shape)
     found = _known(lib, engine, name)
     if found is None or not found[0] or lib.faults.shape:
@@ -236,6 +305,7 @@ def _context_shape(lib, self, name):
 
 @does("IExecutionContext.set_tensor_address")
 def _set_address(lib, self, name, address):
+    _change(lib, self)
     if _known(lib, self._state["engine"], name) is None or lib.faults.address:
         return False
     self._state["addresses"][name] = address
@@ -261,7 +331,10 @@ def _execute(lib, self, stream):
             lib.say("ERROR", refusal)
             return False
         with device.lock:
+            self._state["captured"] |= on.capture is not None
             device.enqueue(on, _work(lib, self))
+        if self._state["config"] is not None and self._state["config"]._state["cache"] is not None:
+            self._state["config"]._state["cache"]._state["kernels"].add(str(sorted(self._state["shapes"].values())))
         return True
     finally:
         self._state["busy"].release()
@@ -277,6 +350,8 @@ def _cannot_execute(lib, context, on) -> str:
         return "IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime (not permitted when stream is capturing)"
     if missing := _missing(lib, context):
         return f"IExecutionContext::enqueueV3: Error Code 3: API Usage Error (shapes of {missing} are not set)"
+    if context._state["held"] is None and (context._state["scratch"] or (0, 0))[1] < SCRATCH:
+        return "IExecutionContext::enqueueV3: Error Code 3: API Usage Error (no device memory was set)"
     for name in context._state["engine"]._state["tensors"]:
         address = context._state["addresses"].get(name, 0)
         if not address:
@@ -293,10 +368,12 @@ def _work(lib, context):
         name: (is_input, NUMPY[kind], _shape(context, name), context._state["addresses"][name])
         for name, (is_input, kind, _) in engine._state["tensors"].items()
     }
-    model = engine._state["plan"].onnx
+    model, scratch = engine._state["plan"].onnx, context._state["scratch"]
 
     def run() -> None:
         views = {}
+        if scratch is not None and device.bytes_at(*scratch) is None:
+            return
         for name, (_, dtype, shape, address) in tensors.items():
             block = device.bytes_at(address, int(np.prod(shape)) * np.dtype(dtype).itemsize)
             if block is None:

@@ -20,6 +20,7 @@ ONNX_TYPES = {1: "FLOAT", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOO
 class Plan:
     """A serialized engine."""
 
+    library: str
     version: str
     capability: tuple[int, int]
     gpu: str
@@ -29,17 +30,21 @@ class Plan:
     hardware: str = "NONE"
 
     def to_bytes(self) -> bytes:
-        head = json.dumps({k: v for k, v in asdict(self).items() if k != "onnx"}).encode()
+        head = json.dumps(asdict(self) | {"onnx": len(self.onnx)}).encode()
         return MAGIC + len(head).to_bytes(8, "little") + head + self.onnx
 
 
 def read_plan(data: bytes) -> Plan | None:
-    """The plan in `data`; None where it is none."""
+    """The plan in `data`; None where it is none, or a part of one."""
     if not data.startswith(MAGIC):
         return None
     start = len(MAGIC) + 8
     end = start + int.from_bytes(data[len(MAGIC) : start], "little")
+    if len(data) < end:
+        return None
     head = json.loads(data[start:end])
+    if head["onnx"] != len(data) - end:
+        return None
     return Plan(**head | {"capability": tuple(head["capability"]), "onnx": data[end:]})
 
 

@@ -17,7 +17,8 @@ from segdeploy.config.schema import Export
 from segdeploy.data.table import read_table
 from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
 from segdeploy.evaluate import evaluate
-from segdeploy.export import engine, onnx_graph, run
+from segdeploy.export import onnx_graph, run
+from segdeploy.export.build import add_engine
 from segdeploy.inspection import inspect_model, model_text
 from segdeploy.model.spec import parse_spec
 from segdeploy.predict import predict
@@ -160,34 +161,6 @@ def test_interface_that_is_not_as_asked_is_refused(tiny_bundle):
         onnx_graph.check_interface(model, (64, 96))
 
 
-def test_engine_is_listed_and_locked(tiny_run, tmp_path):
-    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-    made = run.add_engine(run.export_run(tiny_run, tmp_path / "bundle").bundle)
-    lock = json.loads((made.path / "engine.lock.json").read_text())
-    opened = open_model(made.path)
-    assert opened.find("engine").sha256 == lock["engine_sha256"]
-    assert opened.find("onnx").sha256 == lock["onnx_sha256"]
-    assert lock["status"] == "built, not run on hardware"
-    assert lock["profiles"][0]["image"]["max"] == [8, 64, 96, 3]
-
-
-def test_parsers_refusal_names_node_and_reason(tiny_bundle, tmp_path):
-    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-    model = onnx.load(tiny_bundle / "model.onnx")
-    resize = next(n for n in model.graph.node if n.op_type == "Resize")
-    for attribute in [a for a in resize.attribute if a.name == "antialias"]:
-        resize.attribute.remove(attribute)
-    resize.attribute.append(onnx.helper.make_attribute("antialias", 1))
-    resize.attribute.remove(next(a for a in resize.attribute if a.name == "mode"))
-    resize.attribute.append(onnx.helper.make_attribute("mode", "linear"))
-    onnx.save(model, tmp_path / "bad.onnx")
-    with pytest.raises(ExportError) as caught:
-        engine.build_engine(tmp_path / "bad.onnx", open_model(tiny_bundle).spec, tmp_path)
-    assert resize.name in str(caught.value)
-    assert "antialias" in str(caught.value).lower()
-    assert not (tmp_path / "model.engine").exists()
-
-
 def test_without_tensorrt_the_bundle_stays_whole(tiny_run, tmp_path):
     """In a process where the module cannot be found, --trt says what to install and exits with 2."""
     hide = (
@@ -284,7 +257,7 @@ def test_bundle_of_free_size_predicts_evaluates_and_is_described(free, tiny_bund
 def test_engine_of_a_graph_of_free_size_has_the_models(free, tmp_path):
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
     folder = shutil.copytree(free.bundle.path, tmp_path / "bundle")
-    made = run.add_engine(open_model(folder))
+    made = add_engine(open_model(folder))
     lock = json.loads((folder / "engine.lock.json").read_text())
     assert lock["profiles"][0]["image"] == {"min": [1, 64, 96, 3], "opt": [1, 64, 96, 3], "max": [8, 64, 96, 3]}
     assert made.find("onnx").about["verified_size"]["passed"]
