@@ -58,6 +58,8 @@ class Verdict:
 def ask_parser(path: Path, flavour: Flavour, layers: Mapping[str, str] | None = None) -> Verdict:
     """Have the parser of `flavour` read an ONNX file, as the first step of a build would.
 
+    It names every node whose operator or attributes it refuses; of those that fail while they are added, the first.
+
     Args:
         path: the file; external data are found beside it.
         flavour: a loaded library, see `segdeploy.runtime.trt.load`.
@@ -79,10 +81,8 @@ def ask_parser(path: Path, flavour: Flavour, layers: Mapping[str, str] | None = 
         del parser, network
         refused = 0
         if not accepted:
-            # A parse ends with the first node that cannot be read; this goes on and names each operator at fault.
             parser, network = _parser(flavour, builder)
             refused = _unsupported(parser, data, str(path))
-            found += _errors(flavour, parser)
             del parser, network
     if any(refusal.code == "MODEL_DESERIALIZE_FAILED" for refusal in found):
         raise ModelError(f"{path}: expected an ONNX file, the parser cannot read it")

@@ -359,6 +359,7 @@ def test_versions():
     assert concerns(("10",), "10.16.1.11")
     assert concerns(("10",), "10")
     assert not concerns(("10",), "11")
+    assert not concerns(("11",), "10.16")
     assert not concerns(("10", "11"), "RTX")
     assert concerns(("10.0-10.6",), "10.6.2")
     assert not concerns(("10.0-10.6",), "10.7")
