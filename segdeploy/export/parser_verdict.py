@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import ModelError
@@ -88,9 +88,7 @@ def ask_parser(path: Path, flavour: Flavour, layers: Mapping[str, str] | None = 
         raise ModelError(f"{path}: expected an ONNX file, the parser cannot read it")
     if not accepted and not found:
         found = [Refusal("", "", heard.reason or "the parser does not say why", "")]
-    known = layers or {}
-    unique = {(r.node, r.operator): r for r in reversed(found)}
-    refusals = tuple(_placed(unique[key], known) for key in dict.fromkeys((r.node, r.operator) for r in found))
+    refusals = tuple(replace(refusal, layer=(layers or {}).get(refusal.node, "")) for refusal in found)
     return Verdict(flavour.name, flavour.version, accepted, refusals, refused)
 
 
@@ -125,7 +123,3 @@ def _said(description: str) -> str:
         return "TensorRT does not have this operator"
     condition = re.fullmatch(r'.* && "(.*)"', text) or re.fullmatch(r"Assertion failed: .*?[^:]: ([A-Z\d].*)", text)
     return condition[1] if condition else text
-
-
-def _placed(refusal: Refusal, layers: Mapping[str, str]) -> Refusal:
-    return Refusal(**(asdict(refusal) | {"layer": layers.get(refusal.node, "")}))
