@@ -391,6 +391,16 @@ def test_export_refuses_errors_with_an_engine_and_warns_without(caplog):
     assert not caplog.text
 
 
+def test_many_nodes_are_one_line():
+    again = [node("Relu", ["x"], ["y"])] + [node("Det", ["x"], [f"d{i}"]) for i in range(5)]
+    given = SimpleNamespace(nodes=again, ins=X, outs={"y": T.FLOAT}, opset=20, constants={})
+    with pytest.raises(ExportError) as caught:
+        check_graph(model_of(given), "fp32", "RTX")
+    said = str(caught.value)
+    assert said.count("operator: n") == 1
+    assert said.endswith("; 5 nodes in all, see segdeploy inspect --trt")
+
+
 def test_uint8_graphs_for_the_cpu_are_sent_to_the_other_file():
     for row in ("uint8-activations", "uint8-as-int8"):
         model = model_of(next(c.values[0] for c in CASES if c.values[0].row == row))
