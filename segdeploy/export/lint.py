@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PARTS = (lint_operators, lint_types, lint_attributes, lint_inputs, lint_quantized)
+_PARTS = (lint_operators, lint_quantized, lint_types, lint_attributes, lint_inputs)
 TABLE: tuple[Row, ...] = tuple(row for part in _PARTS for row in part.ROWS)
 _SHOWN = 3
 
@@ -99,17 +99,20 @@ def check_graph(model: onnx.ModelProto, precision: str, target: str | None = Non
         ExportError: `target` is given and a row of severity error concerns it.
     """
     found = lint(model, target)
-    errors = [str(f) for f in found if f.severity == "error"]
+    errors = [f for f in found if f.severity == "error"]
     if errors and target is not None:
         raise ExportError(f"the {precision} graph will not build with TensorRT: {_few(errors)}")
     if errors:
         log.warning("the %s graph will not build with TensorRT: %s", precision, _few(errors))
-    weak = [str(f) for f in found if f.severity == "warning"]
+    weak = [f for f in found if f.severity == "warning"]
     if weak:
         log.warning("the %s graph builds with TensorRT, and does badly there: %s", precision, _few(weak))
     return found
 
 
-def _few(lines: list[str]) -> str:
-    more = f"; and {len(lines) - _SHOWN} more (segdeploy inspect --trt)" if len(lines) > _SHOWN else ""
-    return "; ".join(lines[:_SHOWN]) + more
+def _few(found: list[Finding]) -> str:
+    """The first node of each row, of a few rows."""
+    first = {f.row: str(f) for f in reversed(found)}
+    shown = list(dict.fromkeys(f.row for f in found))[:_SHOWN]
+    more = f"; {len(found)} nodes in all, see segdeploy inspect --trt" if len(found) > len(shown) else ""
+    return "; ".join(first[row] for row in shown) + more

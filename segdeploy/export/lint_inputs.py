@@ -50,6 +50,11 @@ def _float_range(node: Node) -> bool:
     return node.value(0).type in _FLOATS and not node.graph.from_shapes.issuperset(node.proto.input)
 
 
+def _endless_scan(node: Node) -> bool:
+    carried = len(node.proto.input) - 2
+    return len(node.proto.output) > carried and node.input(0) not in node.graph.from_shapes
+
+
 def _vector_times_stack(node: Node) -> bool:
     left, right = node.value(0).shape, node.value(1).shape
     return left is not None and right is not None and len(left) == 1 and len(right) > 2
@@ -156,12 +161,12 @@ ROWS = (
         source="RTX",
     ),
     refused(
-        "loop-trips",
+        "loop-scan",
         "Loop",
-        lambda node: node.input(0) not in node.graph.from_shapes,
-        "a Loop whose number of rounds data decide",
+        _endless_scan,
+        "a Loop that gathers a result of each round, and whose number of rounds data decide",
         "let constants or shapes decide it",
-        source="RTX",
+        source="RTX; operators.md: scan output length cannot be dynamic",
     ),
     refused(
         "tensor-scatter",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import ModelError
@@ -58,6 +58,8 @@ class Verdict:
 def ask_parser(path: Path, flavour: Flavour, layers: Mapping[str, str] | None = None) -> Verdict:
     """Have the parser of `flavour` read an ONNX file, as the first step of a build would.
 
+    It names every node whose operator or attributes it refuses; of those that fail while they are added, the first.
+
     Args:
         path: the file; external data are found beside it.
         flavour: a loaded library, see `segdeploy.runtime.trt.load`.
@@ -79,18 +81,14 @@ def ask_parser(path: Path, flavour: Flavour, layers: Mapping[str, str] | None = 
         del parser, network
         refused = 0
         if not accepted:
-            # A parse ends with the first node that cannot be read; this goes on and names each operator at fault.
             parser, network = _parser(flavour, builder)
             refused = _unsupported(parser, data, str(path))
-            found += _errors(flavour, parser)
             del parser, network
     if any(refusal.code == "MODEL_DESERIALIZE_FAILED" for refusal in found):
         raise ModelError(f"{path}: expected an ONNX file, the parser cannot read it")
     if not accepted and not found:
         found = [Refusal("", "", heard.reason or "the parser does not say why", "")]
-    known = layers or {}
-    unique = {(r.node, r.operator): r for r in reversed(found)}
-    refusals = tuple(_placed(unique[key], known) for key in dict.fromkeys((r.node, r.operator) for r in found))
+    refusals = tuple(replace(refusal, layer=(layers or {}).get(refusal.node, "")) for refusal in found)
     return Verdict(flavour.name, flavour.version, accepted, refusals, refused)
 
 
@@ -112,7 +110,7 @@ def _errors(flavour: Flavour, parser: Any) -> list[Refusal]:
     codes = {int(value): name for name, value in flavour.module.ErrorCode.__members__.items()}
     found = []
     for error in (parser.get_error(i) for i in range(parser.num_errors)):
-        functions = tuple(error.local_function_stack()) if error.local_function_stack_size() else ()
+        functions = tuple(error.local_function_stack())
         code = codes.get(int(error.code()), "")
         found.append(Refusal(error.node_name(), error.node_operator(), _said(error.desc()), code, functions=functions))
     return found
@@ -125,7 +123,3 @@ def _said(description: str) -> str:
         return "TensorRT does not have this operator"
     condition = re.fullmatch(r'.* && "(.*)"', text) or re.fullmatch(r"Assertion failed: .*?[^:]: ([A-Z\d].*)", text)
     return condition[1] if condition else text
-
-
-def _placed(refusal: Refusal, layers: Mapping[str, str]) -> Refusal:
-    return Refusal(**(asdict(refusal) | {"layer": layers.get(refusal.node, "")}))

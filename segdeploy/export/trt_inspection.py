@@ -70,7 +70,8 @@ def _graphs(path: Path) -> list[tuple[Path, str]]:
 
 def _installed() -> tuple[list[Flavour], dict[str, str]]:
     """The flavours that can be asked here, and for each one its version or why it cannot."""
-    flavours, said = [], {}
+    flavours: list[Flavour] = []
+    said: dict[str, str] = {}
     for name in (trt.TENSORRT, trt.RTX):
         try:
             flavour = trt.load(name)

@@ -176,6 +176,16 @@ def _parse_bytes(lib, self, data, path):
     return True
 
 
+@does("OnnxParser.supports_model_v2")
+def _supports(lib, self, data, path):
+    return _parse_bytes(lib, self, data, path)
+
+
+BEHAVIOUR["OnnxParser.num_subgraphs"] = lambda lib, self: len(self._state["errors"])
+BEHAVIOUR["OnnxParser.is_subgraph_supported"] = lambda lib, self, i: False
+BEHAVIOUR["OnnxParser.get_subgraph_nodes"] = lambda lib, self, i: [i]
+
+
 def _fail(lib, parser, node, operator, reason) -> bool:
     parser._state["errors"].append((node, operator, reason))
     lib.say("ERROR", f"In node -1 with name: {node} and operator: {operator} (parse): INVALID_NODE: {reason}")

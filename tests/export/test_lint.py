@@ -31,6 +31,12 @@ BODY = helper.make_graph(
 )  # fmt: skip
 
 
+GATHERING = onnx.GraphProto()
+GATHERING.CopyFrom(BODY)
+GATHERING.node.append(node("Relu", ["before"], ["seen"]))
+GATHERING.output.append(helper.make_tensor_value_info("seen", T.FLOAT, None))
+
+
 def case(row, *nodes, ins=X, outs=None, opset=20, also=(), **constants):
     return pytest.param(
         SimpleNamespace(row=row, nodes=nodes, ins=ins, outs=outs or {"y": T.FLOAT}, opset=opset, also=also,
@@ -165,8 +171,8 @@ CASES = [
     case("mod-float", node("Mod", ["x", "c"], ["y"]), c=np.float32([3])),
     case("range-half", node("Range", ["i", "j", "k"], ["a"]), cast("a", "y", T.FLOAT), i=np.float16(0),
          j=np.float16(8), k=np.float16(1)),
-    case("loop-trips", node("ReduceMax", ["x"], ["m"], keepdims=0), cast("m", "n", T.INT64),
-         node("Loop", ["n", "", "x"], ["y"], body=BODY)),
+    case("loop-scan", node("ReduceMax", ["x"], ["m"], keepdims=0), cast("m", "n", T.INT64),
+         node("Loop", ["n", "t", "x"], ["y", "all"], body=GATHERING), t=np.bool_(True)),
     case("range-float", node("Range", ["i", "x", "k"], ["y"]), ins={"x": (T.FLOAT, [])}, i=np.float32(0),
          k=np.float32(1)),
     case("vector-matmul", node("MatMul", ["x", "w"], ["y"]), ins={"x": (T.FLOAT, [3])}, w=np.ones(STACK, np.float32)),
@@ -250,6 +256,41 @@ def test_tensorrt_for_rtx_does_what_the_rows_say(given):
     assert refused_by(model_of(given), build=given.nodes[0].op_type != "Attention") in (expected, "not asked")
 
 
+HEALTHY = [
+    case("volume-sampling", node("GridSample", ["x", "g"], ["y"]), ins=X | {"g": (T.FLOAT, [1, 8, 8, 2])}),
+    case("scan-axis", node("CumSum", ["x", "a"], ["y"]), a=np.int64(1)),
+    case("top-k", node("TopK", ["x", "k"], ["y", "i"]), k=np.int64([2])),
+    case("norm-training", node("BatchNormalization", ["x", *"wwww"], ["y"]), w=np.ones(4, np.float32)),
+    case("norm-outputs", node("LayerNormalization", ["x", "w"], ["y"]), w=np.ones(16, np.float32)),
+    case("pool-norm", node("LpPool", ["x"], ["y"], kernel_shape=[2, 2])),
+    case("scatter", node("ScatterND", ["x", "i", "u"], ["y"]), i=np.int64([[0, 0, 0, 0]]), u=np.float32([1])),
+    case("dropout", node("Dropout", ["x"], ["y"])),
+    case("squeeze-axes", node("Unsqueeze", ["x", "a"], ["y"]), a=np.int64([0])),
+    case("mod-float", node("Mod", ["x", "c"], ["y"], fmod=1), c=np.float32([3])),
+    case("split", node("Split", ["x"], ["y", "b", "c"], num_outputs=3, axis=0), ins={"x": (T.FLOAT, [5])},
+         outs=dict.fromkeys("ybc", T.FLOAT)),
+    case("group-norm-opset", node("InstanceNormalization", ["x", "w", "w"], ["y"]), w=np.ones(4, np.float32)),
+    case("bool-shuffle", node("DepthToSpace", ["x"], ["y"], blocksize=2)),
+    case("half-celu", node("Celu", ["x"], ["y"])),
+    case("int8-clip", *through(T.INT8, "Clip", "c", "c"), c=np.int8(3)),
+    case("random-type", node("RandomUniformLike", ["x"], ["y"])),
+    case("upsample-scales", node("Upsample", ["x", "s"], ["y"]), opset=9, **TWICE),
+    case("loop-scan", node("Loop", ["n", "t", "x"], ["y"], body=BODY), n=np.int64(3), t=np.bool_(True)),
+    case("loop-scan", node("ReduceMax", ["x"], ["m"], keepdims=0), cast("m", "n", T.INT64),
+         node("Loop", ["n", "t", "x"], ["y"], body=BODY), t=np.bool_(True)),
+    case("weight-axis", *weights(0), k=SCALE, z=ZERO, w=np.ones((4, 4, 1, 1), np.int8), wk=SCALES, wz=ZEROS),
+    case("weight-axis", *weights(1, "ConvTranspose"), k=SCALE, z=ZERO, w=np.ones((4, 4, 1, 1), np.int8), wk=SCALES,
+         wz=ZEROS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", HEALTHY)
+def test_healthy_neighbours_are_left_alone(given):
+    model = model_of(given)
+    assert lint(model) == []
+    assert refused_by(model) == ""
+
+
 def test_every_row_is_shown():
     assert list(ROWS) == list(dict.fromkeys(row.name for row in TABLE))
     assert len(ROWS) == len(TABLE)
@@ -318,6 +359,7 @@ def test_versions():
     assert concerns(("10",), "10.16.1.11")
     assert concerns(("10",), "10")
     assert not concerns(("10",), "11")
+    assert not concerns(("11",), "10.16")
     assert not concerns(("10", "11"), "RTX")
     assert concerns(("10.0-10.6",), "10.6.2")
     assert not concerns(("10.0-10.6",), "10.7")
@@ -347,6 +389,16 @@ def test_export_refuses_errors_with_an_engine_and_warns_without(caplog):
     deformed = model_of(next(c.values[0] for c in CASES if c.values[0].row == "since-10.0"))
     check_graph(deformed, "fp32", "11.4")
     assert not caplog.text
+
+
+def test_many_nodes_are_one_line():
+    again = [node("Relu", ["x"], ["y"])] + [node("Det", ["x"], [f"d{i}"]) for i in range(5)]
+    given = SimpleNamespace(nodes=again, ins=X, outs={"y": T.FLOAT}, opset=20, constants={})
+    with pytest.raises(ExportError) as caught:
+        check_graph(model_of(given), "fp32", "RTX")
+    said = str(caught.value)
+    assert said.count("operator: n") == 1
+    assert said.endswith("; 5 nodes in all, see segdeploy inspect --trt")
 
 
 def test_uint8_graphs_for_the_cpu_are_sent_to_the_other_file():

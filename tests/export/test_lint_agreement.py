@@ -10,6 +10,7 @@ from onnx import TensorProto as T
 from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
+from segdeploy.data.natural import natural_images
 from segdeploy.export.lint import TABLE, lint
 from segdeploy.runtime import trt
 
@@ -104,3 +105,16 @@ def test_every_operator_in_every_type(cases, refuses):
     assert len(seen) > 90
     assert asked > 400
     assert differ == []
+
+
+# Each a function of (FP32 graph, images) to the graph that TensorRT reads.
+GRAPHS = {"fp32": lambda model, images: model}
+
+
+@pytest.mark.parametrize("precision", GRAPHS)
+def test_exported_graphs(precision, tiny_bundle, refuses):
+    model = onnx.load(tiny_bundle / "model.onnx")
+    images = list(natural_images(2, (64, 96))[:, None])
+    graph = GRAPHS[precision](model, images)
+    assert lint(graph) == []
+    assert not refuses(graph)
