@@ -64,7 +64,9 @@ def command(
     from segdeploy.plugin.extras import require
 
     require("train")
+    from segdeploy.export.build import add_engine, engine_target, first_options, lightest
     from segdeploy.export.run import export_run, export_settings
+    from segdeploy.runtime.engine_lock import LOCK_FILE, read_lock
 
     output = output or run / "bundle"
     given = {"max_miou_drop": max_miou_drop, "min_agreement": min_agreement, "precisions": precision}
@@ -79,6 +81,7 @@ def command(
             verify_table=verify_table,
             calibration_table=calibration_table,
             dynamic_size="height" in dynamic,
+            engine_for=engine_target(changes(None).flavour) if trt else None,
             progress=step,
         )
     for record in result.parity:
@@ -92,9 +95,6 @@ def command(
     if not result.parity:
         say("not verified: give --verify TABLE to compare with torch on real images")
     if trt:
-        from segdeploy.export.build import add_engine, first_options, lightest
-        from segdeploy.runtime.engine_lock import LOCK_FILE, read_lock
-
         wanted = changes(lightest(result.bundle))
         with progress("building the engine") as bar:
             made = add_engine(result.bundle, wanted.precision or "fp32", first_options(wanted), bar)

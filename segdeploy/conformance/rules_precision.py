@@ -107,8 +107,8 @@ RULES = (
     Rule(
         name="int8",
         kinds=("encoder", "decoder"),
-        sentence="The INT8 graphs for the CPU and for TensorRT pass ONNX's checker, the latter passes the lint and builds, "
-        "and both keep most labels.",
+        sentence="The INT8 graphs for the CPU and for TensorRT pass ONNX's checker and keep most labels; the latter "
+        "passes the lint and builds.",
         fix="Values that differ by orders of magnitude between channels lose their small ones in eight bits: normalise "
         "before you add or join them.",
         check=check_int8,

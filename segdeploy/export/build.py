@@ -133,6 +133,15 @@ def lightest(opened: Bundle) -> str:
     return next(kept, "fp32")
 
 
+def engine_target(flavour: str | None) -> str | None:
+    """Who would build here, as the lint names it: "RTX" or a version; None where nothing can."""
+    try:
+        found = pick_flavour(flavour)
+    except MissingPartError:
+        return None
+    return found.version if found.name == TENSORRT else "RTX"
+
+
 def first_options(changes: Changes) -> EngineOptions:
     """The options of an engine where none is yet; MissingPartError: no TensorRT that can build here."""
     flavour = pick_flavour(changes.flavour)

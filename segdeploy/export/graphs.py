@@ -12,6 +12,7 @@ from segdeploy.data.natural import natural_images
 from segdeploy.errors import DataError
 from segdeploy.export.calibration import calibration_images, training_samples
 from segdeploy.export.decisions import decisions_json
+from segdeploy.export.lint import check_graph
 from segdeploy.export.precision import to_fp16
 from segdeploy.export.quantize import quantize
 from segdeploy.files import replacing, write_json
@@ -67,20 +68,28 @@ def write_graphs(
     settings: Export,
     images: Images,
     progress: Callable[[str, int, int], None],
+    engine_for: str | None = None,
 ) -> list[Artifact]:
-    """Write what `settings.precisions` asks for beside `model.onnx` in `folder`; `about` is what is said of that."""
+    """Write what `settings.precisions` asks for beside `model.onnx` in `folder`; `about` is what is said of that.
+
+    Every graph that TensorRT may get is held against the lint; `engine_for` says for whom, see `lint.check_graph`.
+    """
     made: list[Artifact] = []
     model = onnx.load(folder / ONNX_FILE)
+    check_graph(model, "fp32", engine_for)
     about = about | {"calibration_images": len(images)}
     if "fp16" in settings.precisions:
         progress("FP16", 0, 1)
         typed, decisions = to_fp16(model, images, registry.decoder(spec.decoder.name).keep_fp32)
+        check_graph(typed, "fp16", engine_for)
         made.append(_write(typed, folder, FP16_FILE, "fp16", "", about))
         made.append(_write_decisions(decisions, folder, "fp16", ""))
     if "int8" in settings.precisions:
         progress("INT8", 0, 1)
         about = about | {"calibration": settings.int8.method}
         for target, found in quantize(model, images, method=settings.int8.method).items():
+            if target == "tensorrt":
+                check_graph(found.model, "int8", engine_for)
             made.append(_write(found.model, folder, INT8_FILES[target], "int8", target, about))
             made.append(_write_decisions(found.decisions, folder, "int8", target))
     return made

@@ -56,6 +56,7 @@ def export_run(
     verify_table: Path | None = None,
     calibration_table: Path | None = None,
     dynamic_size: bool = False,
+    engine_for: str | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> ExportResult:
     """Write the bundle `output` from a run folder; an older bundle there is replaced once the new one is whole.
@@ -68,6 +69,8 @@ def export_run(
         calibration_table: images on which FP16's and INT8's ranges are measured; None: the run's training images.
         dynamic_size: leave height and width of the graphs free, beside the batch. The comparison then also looks at
             one other size; the ONNX file's `about` tells of it.
+        engine_for: an engine will be made of it, with TensorRT for RTX ("RTX") or a version of TensorRT: what that
+            will not build is refused now.
         progress: called with (what, done, total).
 
     Raises:
@@ -96,7 +99,7 @@ def export_run(
         shutil.copy2(source.path / weights.file, folder / bundle.WEIGHTS_FILE)
         kept = bundle.artifact(folder, bundle.WEIGHTS_FILE, "weights", "fp32", trained)
         graph = bundle.artifact(folder, ONNX_FILE, "onnx", "fp32", about)
-        others = write_graphs(folder, source.spec, about, settings, images, progress)
+        others = write_graphs(folder, source.spec, about, settings, images, progress, engine_for)
         size = _other_size(segmenter, source.spec) if dynamic_size else None
         made = Bundle(folder, source.spec, (kept, graph, *others))
         parity, elsewhere = _verify(made, samples, settings, size, progress) if samples else ([], None)

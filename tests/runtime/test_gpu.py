@@ -82,9 +82,8 @@ def test_torch_on_the_gpu(tiny_run, images, truth):
 @pytest.mark.parametrize("flavour", ["tensorrt", "rtx"])
 def test_an_engine_built_here_runs_here(flavour, precision, graphs, images, truth, tmp_path, monkeypatch):
     """Build, run in parts, with and without CUDA graphs, and give all memory back."""
-    from segdeploy.export.engine_options import EngineOptions
-
     from segdeploy.export.engine import build_engine
+    from segdeploy.export.engine_options import EngineOptions
 
     monkeypatch.setenv("SEGDEPLOY_CACHE", str(tmp_path / "cache"))
     try:
