@@ -155,8 +155,8 @@ def test_inputs_with_types_of_their_own_keep_them():
         node("Div", ["big", "largest"], ["y"]),
     ]  # fmt: skip
     model = model_of(
-        nodes, "y", 1, two=np.array([2]), four=np.array([4]), scales=np.float32([1, 1, 0.5, 0.5]), roi=np.zeros(8, np.float32),
-        low=np.float32(0), high=np.float32(240),
+        nodes, "y", 1, two=np.array([2]), four=np.array([4]), scales=np.float32([1, 1, 0.5, 0.5]),
+        low=np.float32(0), high=np.float32(240), roi=np.zeros(8, np.float32),
     )  # fmt: skip
     ours, decisions = to_fp16(model, [graphs.picture()])
     check(ours, model)
