@@ -22,7 +22,7 @@ _HALF = "tensor(float16)"
 # They take any type, and what they give does not depend on it.
 _READ_ANY = {"Cast", "IsInf", "IsNaN", "Shape", "Size"}
 # Inputs of a type of their own, which the schema would let be FP16: places in an image, a depth.
-_STAY = {"Resize": {1, 2}, "OneHot": {0, 1}}
+_STAY = {"Resize": {1}, "OneHot": {0, 1}}
 # Their output's type stands in an attribute (Cast and ConstantOfShape, which this module writes, aside).
 _TYPED_BY_ATTRIBUTE = {"Bernoulli", "EyeLike", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 

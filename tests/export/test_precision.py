@@ -143,7 +143,7 @@ def test_inputs_with_types_of_their_own_keep_them():
         node("Shape", ["x"], ["shape"]),
         node("Slice", ["shape", "two", "four"], ["size"]),
         node("Cast", ["size"], ["sizes"], to=T.FLOAT),
-        node("Resize", ["x", "", "scales"], ["small"], mode="nearest"),
+        node("Resize", ["x", "roi", "scales"], ["small"], mode="nearest"),
         node("Shape", ["small"], ["small_shape"]),
         node("ConstantOfShape", ["small_shape"], ["zeros"],
              value=onnx.numpy_helper.from_array(np.array([0.5], np.float32))),
@@ -156,13 +156,13 @@ def test_inputs_with_types_of_their_own_keep_them():
     ]  # fmt: skip
     model = model_of(
         nodes, "y", 1, two=np.array([2]), four=np.array([4]), scales=np.float32([1, 1, 0.5, 0.5]),
-        low=np.float32(0), high=np.float32(240),
+        low=np.float32(0), high=np.float32(240), roi=np.zeros(8, np.float32),
     )  # fmt: skip
     ours, decisions = to_fp16(model, [graphs.picture()])
     check(ours, model)
     known = types(ours)
     assert not fp32(decisions)
-    assert known["scales"] == T.FLOAT
+    assert known["scales"] == known["roi"] == T.FLOAT
     assert known["low"] == known["zeros"] == known["sizes"] == T.FLOAT16
     assert known["shape"] == T.INT64
     expected = session_of(model).run(None, {"image": graphs.picture()})[0]
