@@ -168,8 +168,10 @@ BEHAVIOUR["IRuntimeConfig.get_runtime_cache"] = lambda lib, self: self._state["c
 
 @does("IRuntimeConfig.set_runtime_cache")
 def _set_runtime_cache(lib, self, cache):
+    if lib.faults.runtime_cache:
+        return False
     self._state["cache"] = cache
-    return not lib.faults.runtime_cache
+    return True
 
 
 @does("IRuntimeCache.deserialize")

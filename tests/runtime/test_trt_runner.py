@@ -310,8 +310,10 @@ def test_rtx_captures_itself_and_keeps_its_kernels(rtx, tmp_path, cuda_device):
     assert kept.read_bytes().startswith(b"double-kernels 1.7")
     assert b"foreign" not in kept.read_bytes()
     library.faults.runtime_cache = True
+    kept.unlink()
     with open_tensorrt(bundle, options()) as runner:
         assert (runner.run(images(2)) == images(2).argmax(-1)).all()
+    assert not kept.exists()
 
 
 def test_rtx_without_its_strategy_is_captured_by_us(rtx, cuda_device):
