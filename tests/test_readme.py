@@ -1,6 +1,7 @@
 """The README's own blocks are run: its configuration, its commands, its Python."""
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -102,7 +103,9 @@ def done(place):
         if line.startswith("segdeploy init"):  # shorter, otherwise as it was written
             text = config.read_text()
             assert re.search(r"epochs: \d+", text)
-            config.write_text(re.sub(r"epochs: \d+", "epochs: 1", text))
+            # A model of one epoch has near-ties everywhere, which fewer bits let fall to the other side.
+            loose = "export: {fp16: {max_miou_drop: 1, min_agreement: 0}, int8: {max_miou_drop: 1, min_agreement: 0}}\n"
+            config.write_text(re.sub(r"epochs: \d+", "epochs: 1", text) + loose)
     return finished
 
 
@@ -111,7 +114,22 @@ def test_commands_in_their_order(place, done):
         assert process.returncode == 0, f"{line}\n{process.stderr}"
     names = [shlex.split(line)[1] for line, _ in done]
     road = ["init", "inspect", "train", "evaluate", "predict", "export", "predict", "benchmark"]
-    assert names == [*road, "import", "import", "import", "plugins", "plugins"]
+    light = ["export", "inspect", "inspect", "debug", "predict", "export", "build"]
+    assert names == [*road, *light, "import", "import", "import", "plugins", "plugins"]
+    said = {line: process.stdout for line, process in done}
+    assert "decisions.fp16.json\nFP32: " in next(
+        text for line, text in said.items() if "--precision" in line and "inspect" in line
+    )
+    assert (place / "masks3" / "some.png").exists()
+    lock = json.loads((place / "shipped" / "engine.lock.json").read_text())
+    assert (lock["precision"], lock["compute_capabilities"], lock["profiles"][0]["image"]["opt"][0]) == (
+        "fp16",
+        ["8.6", "12.0"],
+        4,
+    )
+    assert "built, not run on hardware" in next(
+        text for line, text in said.items() if line.startswith("segdeploy build")
+    )
     compared = re.findall(r"the logits differ by (\S+) at most", "".join(p.stdout for _, p in done))
     assert len(compared) == 2
     assert max(map(float, compared)) < 1e-4
