@@ -122,6 +122,15 @@ def test_onnxruntime_runs_whole_chains_on_integers(made, tmp_path):
     assert kinds["Transpose"] <= 3
 
 
+def test_the_last_upsampling_and_the_choice_of_a_class_have_the_channels_last(made, pictures):
+    """As onnxruntime's integer convolutions give them; so no transpose stands between."""
+    last = nodes_of(made["cpu"].model)["argmax"]
+    assert [a.i for a in last.attribute if a.name == "axis"] == [3]
+    head, scores = run(made["cpu"].model, pictures[0], ["head_out.dequantized", "last_out"])
+    assert scores.shape == (1, 32, 48, 5)
+    np.testing.assert_allclose(scores[0, 0, 0], head[0, :, 0, 0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_labels_are_those_of_onnxs_own_evaluator_and_nearly_those_of_fp32(made, toy, pictures, target):
     """On a CPU the kernels are integer ones; the evaluator computes the same graph in float."""
