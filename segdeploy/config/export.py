@@ -26,7 +26,7 @@ class Quantization(Limits):
 
     max_miou_drop: NonNegative = 0.01
     min_agreement: Fraction = 0.9
-    method: Literal["minmax", "entropy", "percentile"] = "entropy"
+    method: Literal["minmax", "entropy", "percentile"] = "percentile"
     """How the range of a tensor is chosen from what it holds on the calibration images."""
 
 

@@ -12,6 +12,7 @@ from segdeploy.conformance.rules_deploy import build_with_rtx
 from segdeploy.data.natural import natural_images
 from segdeploy.errors import ExportError, MissingPartError
 from segdeploy.export.graph import session_of
+from segdeploy.export.graphs import rest_in_fp16
 from segdeploy.export.half import run_half
 from segdeploy.export.lint import lint
 from segdeploy.export.precision import to_fp16
@@ -32,10 +33,9 @@ _IMAGES = 4
 
 def check_fp16(subject: Subject) -> Found:
     """The typed graph, with every result rounded to FP16 as a GPU does."""
-    model, images = _material(subject)
-    decoder = subject.part.plugin if subject.part.kind == "decoder" else subject.partner[0].plugin
+    model, images, keep_fp32 = _material(subject)
     try:
-        typed, decisions = to_fp16(model, images, decoder.keep_fp32)
+        typed, decisions = to_fp16(model, images, keep_fp32)
     except ExportError as e:
         raise BrokenError(str(e)) from e
     built = _check_for_tensorrt(subject, typed, "fp16")
@@ -49,25 +49,27 @@ def check_fp16(subject: Subject) -> Found:
 
 def check_int8(subject: Subject) -> Found:
     """Both INT8 graphs; that for TensorRT is linted and built, both are run by onnxruntime."""
-    model, images = _material(subject)
+    model, images, keep_fp32 = _material(subject)
     try:
         made = quantize(model, images, min_agreement=0)
+        graphs = {"cpu": made["cpu"].model, "tensorrt": rest_in_fp16(made["tensorrt"], images, keep_fp32)[0]}
     except ExportError as e:
         raise BrokenError(str(e)) from e
-    built = _check_for_tensorrt(subject, made["tensorrt"].model, "int8")
+    built = _check_for_tensorrt(subject, graphs["tensorrt"], "int8")
     shares = {}
-    for target, quantized in made.items():
-        onnx.checker.check_model(quantized.model, full_check=True)
-        session = session_of(quantized.model)
+    for target, graph in graphs.items():
+        onnx.checker.check_model(graph, full_check=True)
+        session = session_of(graph)
         found = np.concatenate([session.run(["mask"], {"image": image})[0] for image in images])
         shares[target] = _agreement(model, images, found, INT8_AGREEMENT, f"INT8 for {target}")
     said = ", ".join(f"{target} {share:.2%}" for target, share in shares.items())
     return Found(f"labels that agree: {said}{built}", {"agreement": shares})
 
 
-def _material(subject: Subject) -> tuple[onnx.ModelProto, list[NDArray[np.uint8]]]:
+def _material(subject: Subject) -> tuple[onnx.ModelProto, list[NDArray[np.uint8]], Sequence[str]]:
+    decoder = subject.part.plugin if subject.part.kind == "decoder" else subject.partner[0].plugin
     images = natural_images(_IMAGES, subject.sizes[-1])
-    return onnx.load_from_string(subject.graph), [image[None] for image in images]
+    return onnx.load_from_string(subject.graph), [image[None] for image in images], decoder.keep_fp32
 
 
 def _check_for_tensorrt(subject: Subject, model: onnx.ModelProto, precision: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from segdeploy.config.export import Export
     from segdeploy.data.table import Sample
     from segdeploy.export.decisions import Decision
+    from segdeploy.export.quantize import Quantized
     from segdeploy.model.spec import ModelSpec
 
     Images = Sequence[NDArray[np.uint8]]
@@ -78,21 +80,34 @@ def write_graphs(
     model = onnx.load(folder / ONNX_FILE)
     check_graph(model, "fp32", engine_for)
     about = about | {"calibration_images": len(images)}
+    keep_fp32 = registry.decoder(spec.decoder.name).keep_fp32
     if "fp16" in settings.precisions:
         progress("FP16", 0, 1)
-        typed, decisions = to_fp16(model, images, registry.decoder(spec.decoder.name).keep_fp32)
+        typed, decisions = to_fp16(model, images, keep_fp32)
         check_graph(typed, "fp16", engine_for)
         made.append(_write(typed, folder, FP16_FILE, "fp16", "", about))
         made.append(_write_decisions(decisions, folder, "fp16", ""))
     if "int8" in settings.precisions:
         progress("INT8", 0, 1)
         about = about | {"calibration": settings.int8.method}
-        for target, found in quantize(model, images, method=settings.int8.method).items():
+        measuring = partial(progress, "INT8: calibration")
+        for target, found in quantize(model, images, method=settings.int8.method, progress=measuring).items():
+            typed, decisions = found.model, found.decisions
             if target == "tensorrt":
-                check_graph(found.model, "int8", engine_for)
-            made.append(_write(found.model, folder, INT8_FILES[target], "int8", target, about))
-            made.append(_write_decisions(found.decisions, folder, "int8", target))
+                typed, decisions = rest_in_fp16(found, images, keep_fp32)
+                check_graph(typed, "int8", engine_for)
+            made.append(_write(typed, folder, INT8_FILES[target], "int8", target, about))
+            made.append(_write_decisions(decisions, folder, "int8", target))
     return made
+
+
+def rest_in_fp16(
+    found: Quantized, images: Images, keep_fp32: Sequence[str]
+) -> tuple[onnx.ModelProto, tuple[Decision, ...]]:
+    """What is no integer becomes FP16 where that is safe: with strong typing, TensorRT would compute it in FP32."""
+    typed, decisions = to_fp16(found.model, images, keep_fp32)
+    floats = {d.node: d for d in decisions}
+    return typed, tuple(d if d.precision == "int8" else floats.get(d.node, d) for d in found.decisions)
 
 
 def _write(
