@@ -114,6 +114,6 @@ RULES = (
         fix="Values that differ by orders of magnitude between channels lose their small ones in eight bits: normalise "
         "before you add or join them.",
         check=check_int8,
-        needs=("export",),
+        needs=("fp16",),
     ),
 )

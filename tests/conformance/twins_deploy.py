@@ -60,6 +60,28 @@ class Large(twins.Decoder):
         return super().forward(tuple(m * 3e5 for m in maps)) / 3e5
 
 
+class Lifted(twins.Decoder):
+    """In range, and lost to FP16, whose numbers are 4 apart at 4096."""
+
+    def forward(self, maps):
+        return super().forward(maps) + 4096.0 - 4096.0
+
+
+class Spread(twins.Decoder):
+    """One channel is a thousand times the others, which then have no integers left; the next layer undoes it."""
+
+    def __init__(self, config, features):
+        super().__init__(config, features)
+        self.mix = nn.Conv2d(config.width, config.width, 1)
+        self.mix.weight.data[:, 0] /= 1e3
+        gain = torch.ones(config.width, 1, 1)
+        gain[0] = 1e3
+        self.register_buffer("gain", gain)
+
+    def forward(self, maps):
+        return self.mix(super().forward(maps) * self.gain)
+
+
 class Hoards(twins.Encoder):
     def __init__(self, config):
         super().__init__(config)
@@ -87,5 +109,7 @@ TWINS = [
     ("decoder", "tensorrt-lint", twins.decoder(Antialiased)),
     ("encoder", "tensorrt-build", twins.encoder(DilatedUp)),
     ("decoder", "fp16-range", twins.decoder(Large)),
+    ("decoder", "fp16", twins.decoder(Lifted)),
+    ("decoder", "int8", twins.decoder(Spread)),
     ("encoder", "cost", twins.encoder(Hoards)),
 ]
