@@ -5,6 +5,7 @@ import importlib.util
 import os
 import signal
 import threading
+import time
 
 import pytest
 from engines import HEIGHT, SPEC, WIDTH, write_graph
@@ -159,7 +160,8 @@ def test_interrupt_ends_the_build(onnx_path, out):
         steps.append(done)
         if len(steps) == 1:
             os.kill(os.getpid(), signal.SIGINT)
-            arrived.wait(10)
+            assert arrived.wait(10)
+            time.sleep(0.2)  # the waiting thread hears of it
 
     arrived = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *how: (arrived.set(), signal.default_int_handler(*how)))
@@ -169,7 +171,7 @@ def test_interrupt_ends_the_build(onnx_path, out):
     finally:
         signal.signal(signal.SIGINT, before)
     assert names(out) == set()
-    assert steps[-1] < 1000
+    assert len(steps) == 1
     assert not [t for t in threading.enumerate() if t.name.startswith("engine")]
     assert engine.build_engine(onnx_path, SPEC, out, options=rtx()).status  # the library builds on
 
