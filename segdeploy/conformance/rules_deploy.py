@@ -13,7 +13,7 @@ from segdeploy.data.natural import natural_images
 from segdeploy.errors import ExportError, MissingPartError
 from segdeploy.export import fp16_range, lint
 from segdeploy.export.engine import build_engine
-from segdeploy.export.engine_options import EngineOptions
+from segdeploy.export.engine_options import EngineOptions, Profile
 
 if TYPE_CHECKING:
     from segdeploy.conformance.subject import Subject
@@ -30,16 +30,23 @@ def check_lint(subject: Subject) -> Found:
 
 
 def check_build(subject: Subject) -> Found:
-    """The real parser and builder of TensorRT for RTX, which need no GPU."""
+    """The real parser and builder of TensorRT for RTX, which need no GPU; free height and width where promised."""
     try:
         lock, size = build_with_rtx(subject, subject.graph)
+        if subject.free_graph is not None:
+            heights, widths = (sorted(side) for side in zip(*subject.sizes, strict=True))
+            sides = Profile(height=(heights[0], heights[1], heights[2]), width=(widths[0], widths[1], widths[2]))
+            build_with_rtx(subject, subject.free_graph, profile=sides)
     except MissingPartError as e:
         raise SkippedError(str(e)) from e
-    return Found(f"{lock.built_by}, {lock.status}", {"version": lock.version, "bytes": size})
+    free = ", also with free height and width" if subject.free_graph is not None else ""
+    return Found(f"{lock.built_by}{free}, {lock.status}", {"version": lock.version, "bytes": size})
 
 
-def build_with_rtx(subject: Subject, graph: bytes, precision: str = "fp32") -> tuple[EngineLock, int]:
-    """The lock and size in bytes of an engine of `graph`.
+def build_with_rtx(
+    subject: Subject, graph: bytes, precision: str = "fp32", profile: Profile | None = None
+) -> tuple[EngineLock, int]:
+    """The lock and size in bytes of an engine of `graph`, at the graph's own size unless `profile` says others.
 
     Raises:
         BrokenError: the parser or the builder refuses it; MissingPartError: TensorRT for RTX is not installed.
@@ -47,7 +54,7 @@ def build_with_rtx(subject: Subject, graph: bytes, precision: str = "fp32") -> t
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(graph)
-        spec, options = subject.spec(subject.sizes[-1]), EngineOptions(flavour="rtx")
+        spec, options = subject.spec(subject.sizes[-1]), EngineOptions(flavour="rtx", profiles=(profile or Profile(),))
         try:
             lock = build_engine(path, spec, Path(folder), precision=precision, options=options)
         except ExportError as e:

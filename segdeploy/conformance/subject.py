@@ -20,7 +20,7 @@ from segdeploy.conformance.section import KeysNeededError, required_keys, sectio
 from segdeploy.errors import ConfigError
 from segdeploy.export.onnx_graph import export_onnx
 from segdeploy.model import spec as description
-from segdeploy.model.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter, features_of
+from segdeploy.model.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter, features_of, of_fixed_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -243,6 +243,11 @@ class Subject:
     def graph(self) -> bytes:
         """The ONNX file at the last of `sizes`, its batch dynamic."""
         return self.export(self.sizes[-1])
+
+    @functools.cached_property
+    def free_graph(self) -> bytes | None:
+        """The ONNX file with free height and width too; None where one of the two parts does not promise them."""
+        return None if of_fixed_size(self.model) else self.export(self.sizes[0], dynamic_size=True)
 
     def about(self) -> dict[str, Any]:
         """Its configuration and its partner, JSON-ready, as far as they could be made."""

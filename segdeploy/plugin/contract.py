@@ -81,9 +81,8 @@ class DecoderPlugin:
     - optionally `dynamic_size`, `aux` and `forward_aux(maps)`, as for an encoder.
 
     The class layer, the upsampling to the image's size and the argmax belong to segdeploy. `keep_fp32`
-    holds shell patterns (fnmatch) of ONNX node names that stay in FP32 when the rest becomes FP16; only the
-    conformance kit reads them, as segdeploy writes no FP16 graphs yet. `build` raises `ConfigError` when it
-    cannot work with the given levels.
+    holds shell patterns (fnmatch) of ONNX node names that stay in FP32 when the rest becomes FP16, beside what
+    the range probe finds by itself. `build` raises `ConfigError` when it cannot work with the given levels.
     """
 
     name: str

@@ -82,7 +82,7 @@ def test_rule_is_kept(part, rule, monkeypatch):
     expect_kept(judge(part).outcome(rule))
 
 
-@pytest.mark.parametrize("rule", ["labels", "tensorrt-lint", "tensorrt-build"])
+@pytest.mark.parametrize("rule", ["labels", "tensorrt-lint", "tensorrt-build", "fp16", "int8"])
 @pytest.mark.parametrize(
     ("encoder", "decoder"), [pytest.param(*pair, marks=pytest.mark.xdist_group("-".join(pair))) for pair in PAIRS]
 )
