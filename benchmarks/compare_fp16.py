@@ -28,11 +28,11 @@ import graphs
 
 from segdeploy.data.natural import natural_images
 from segdeploy.environment import describe_machine
-from segdeploy.export.engine import load_rtx
 from segdeploy.export.graph import session_of
 from segdeploy.export.half import run_half
 from segdeploy.export.precision import to_fp16
 from segdeploy.files import write_json, write_text
+from segdeploy.runtime.trt import RTX, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,10 +124,10 @@ def said(action: Callable[[], Any]) -> tuple[Any, str]:
 
 def build(model: onnx.ModelProto) -> None:
     """Parse and build with TensorRT for RTX, strongly typed, batch 1."""
-    trt = load_rtx()
-    builder = trt.Builder(LOGGER)
+    flavour = load(RTX)
+    trt, builder = flavour.module, flavour.builder()
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, LOGGER)
+    parser = trt.OnnxParser(network, flavour.logger)
     if not parser.parse(model.SerializeToString()):
         raise ValueError(f"{parser.get_error(0).node_name()}: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
@@ -226,20 +226,6 @@ def _share(side: dict) -> str:
     return "does not run" if side["agreement"] is None else f"{100 * side['agreement']:.3f}"
 
 
-def logger() -> Any:
-    """The one logger of TensorRT, silent."""
-    trt = load_rtx()
-
-    class Silent(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            pass
-
-    return Silent()
-
-
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("models", type=Path, nargs="*")
@@ -248,7 +234,6 @@ if __name__ == "__main__":
     )
     given = arguments.parse_args()
     warnings.simplefilter("ignore")
-    LOGGER = logger()
     found: dict[str, list[dict]] = {"models": [], "planted": []}
     named = {path.stem: onnx.load(path) for path in given.models}
     with tempfile.TemporaryDirectory() as folder:

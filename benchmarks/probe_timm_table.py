@@ -105,7 +105,7 @@ def _markdown(runs: dict[str, Row], lines: list[Row], data: str) -> str:
             part = [e for e in models if (e["how"] == "measured") == chosen]
             counts = [sum(e[key] == status for e in part) for key in RESULTS]
             if any(counts):
-                label = f"{status}, {kind}" if status != "?" else "not known"
+                label = f"{status if status != '?' else 'not known'}, {kind}"
                 head.append(f"| {label} | " + " | ".join(map(str, counts)) + " |")
     proven = [m for m in modules if _all_measured(by_module[m], "yes")]
     head += [

@@ -5,11 +5,15 @@ Measured by benchmarks/probe_timm.py; the whole table is benchmarks/results/timm
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
+
 import timm
 
-# Exported with free height and width, every measured model of these files is right at sizes that were not the
-# example's, and all their models take any size. Of most files one model was measured, the smallest.
+# Exported with free height and width, every measured model of these files, but for the exceptions below, is right at
+# sizes that were not the example's, and takes any size. Measured was the smallest model of every kind: the file, its
+# layer classes and the form of its sizes.
 _FREE = (
+    "byobnet",
     "convnext",
     "cspnet",
     "cspnext",
@@ -22,6 +26,7 @@ _FREE = (
     "efficientvit_msra",
     "fasternet",
     "fastvit",
+    "focalnet",
     "ghostnet",
     "hardcorenas",
     "hgnet",
@@ -32,6 +37,7 @@ _FREE = (
     "mambaout",
     "metaformer",
     "mobilenetv3",
+    "nextvit",
     "nfnet",
     "pvt_v2",
     "rdnet",
@@ -49,10 +55,21 @@ _FREE = (
     "sknet",
     "starnet",
     "swiftformer",
+    "swin_transformer_v2_cr",
     "tiny_vit",
     "vgg",
     "vovnet",
     "xception_aligned",
+)
+
+# Models of these files, by patterns of their names: pooling that fixes sizes, mixed convolutions, attention in windows.
+_EXCEPT = (
+    "*efficientnet_cc_*",
+    "bat_resnext*",
+    "pvt_v2_*_li",
+    "resnet*_clip*",
+    "resnet50_mlp",
+    "resnetaa*",
 )
 
 # Height and width must be multiples of these; maps of different stages do not fit together otherwise.
@@ -61,7 +78,8 @@ _MULTIPLES = {"csatv2": 8, "dla": 32, "hieradet_sam2": 32, "hrnet": 32, "tresnet
 
 def has_free_sizes(model_name: str) -> bool:
     """Whether the model's graph may leave height and width free."""
-    return bool(timm.models.is_model_in_modules(model_name, _FREE))
+    excepted = any(fnmatch(model_name, pattern) for pattern in _EXCEPT)
+    return bool(timm.models.is_model_in_modules(model_name, _FREE)) and not excepted
 
 
 def multiple_of(model_name: str) -> int:

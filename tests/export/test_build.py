@@ -12,7 +12,7 @@ from segdeploy import bundle
 from segdeploy.bundle import BundleFile, artifact, open_model
 from segdeploy.data.demo import generate
 from segdeploy.errors import ExportError, GateError, ModelError
-from segdeploy.export.build import Changes, add_engine, build, options_of
+from segdeploy.export.build import Changes, add_engine, build, lightest, options_of
 from segdeploy.export.engine_options import EngineOptions, Profile
 from segdeploy.files import sha256
 from segdeploy.runtime.engine_lock import read_lock
@@ -21,7 +21,7 @@ from segdeploy.runtime.runner import open_runner
 real = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT for RTX is not installed"
 )
-RTX = Changes(flavour="rtx")
+RTX = Changes(flavour="rtx", precision="fp32")
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_crash_between_two_files_leaves_a_bundle_that_opens(folder, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(where, name, crash)
             with pytest.raises(CrashError):
-                build(folder, Changes(flavour="rtx", batch=((2, 2, 2),)))
+                build(folder, Changes(flavour="rtx", precision="fp32", batch=((2, 2, 2),)))
         assert open_model(folder).find("onnx") is not None
         assert build(folder, RTX).reasons == ("there is no engine yet",)
 
@@ -151,7 +151,7 @@ def test_target_without_torch_and_onnx(folder, tmp_path):
     """A whole build in a process of its own imports neither."""
     code = (
         "import sys; from pathlib import Path; from segdeploy.export.build import Changes, build\n"
-        "print(build(Path(sys.argv[1]), Changes(flavour='rtx')).lock.status)\n"
+        "print(build(Path(sys.argv[1]), Changes(flavour='rtx', precision='fp32')).lock.status)\n"
         "print(sorted({'torch', 'onnx', 'onnxruntime', 'timm'} & set(sys.modules)))"
     )
     if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
@@ -164,7 +164,7 @@ def test_target_without_torch_and_onnx(folder, tmp_path):
 
 
 def test_labels_are_compared_where_a_gpu_can(folder, tensorrt):
-    made = build(folder, Changes())
+    made = build(folder, Changes(precision="fp32"))
     assert made.lock.flavour == "tensorrt"
     assert made.lock.status.startswith("verified on TensorRT ")
     assert made.lock.status.endswith("Double RTX: 100.0000% of the pixels agree with onnxruntime in FP32")
@@ -172,7 +172,7 @@ def test_labels_are_compared_where_a_gpu_can(folder, tensorrt):
     assert (record["agreement"], record["passed"], record["pictures"]) == (1.0, True, "made up")
     assert read_lock(folder / "engine.lock.json") == made.lock
     assert open_model(folder).find("engine").about["verification"] == [record]
-    again = build(folder, Changes())
+    again = build(folder, Changes(precision="fp32"))
     assert (again.reasons, again.lock) == ((), made.lock)
 
 
@@ -184,7 +184,7 @@ def test_labels_are_compared_on_a_table(folder, tensorrt, tmp_path):
         "colors": [[i] * 3 for i in range(7)],
     }
     (folder / "bundle.json").write_text(json.dumps(content))
-    made = build(folder, Changes(), verify_table=table)
+    made = build(folder, Changes(precision="fp32"), verify_table=table)
     assert [(r["batch_size"], r["images"], r["agreement"]) for r in made.lock.verification] == [
         (1, 4, 1.0),
         (3, 4, 1.0),
@@ -204,27 +204,30 @@ def test_an_engine_that_says_other_classes_fails_the_gate(folder, tensorrt):
 
 
 def test_another_gpu_builds_its_own(folder, tensorrt):
-    build(folder, Changes())
+    build(folder, Changes(precision="fp32"))
     tensorrt.device.name = "Another"
-    made = build(folder, Changes())
+    made = build(folder, Changes(precision="fp32"))
     assert made.reasons == ("built on Double RTX, here is Another (compute capability 8.6)",)
     assert made.lock.gpu == "Another"
 
 
 def test_code_for_the_cpu_from_elsewhere_is_not_run(folder, tensorrt, monkeypatch):
     """A version-compatible engine that fits is not opened to be compared; one that was built here is."""
-    made = build(folder, Changes(version_compatible=True))
+    made = build(folder, Changes(precision="fp32", version_compatible=True))
     assert made.lock.status.startswith("verified")
     monkeypatch.setattr("segdeploy.runtime.trt_runner.open_tensorrt", None)
-    assert build(folder, Changes()).reasons == ()
+    assert build(folder, Changes(precision="fp32")).reasons == ()
 
 
 @real
 def test_rtx_engine_of_the_build_server_gives_way_to_tensorrt_on_the_target(folder, tensorrt):
     driver, tensorrt.device.driver = tensorrt.device.driver, 0
-    assert build(folder, Changes(compute_capabilities=("sm86",), batch=((1, 2, 4),))).lock.flavour == "tensorrt_rtx"
+    assert (
+        build(folder, Changes(precision="fp32", compute_capabilities=("sm86",), batch=((1, 2, 4),))).lock.flavour
+        == "tensorrt_rtx"
+    )
     tensorrt.device.driver = driver
-    made = build(folder, Changes())
+    made = build(folder, Changes(precision="fp32"))
     assert made.reasons == (f"built with tensorrt_rtx, here is TensorRT {tensorrt.full_version}",)
     assert (made.lock.flavour, made.lock.compute_capabilities) == ("tensorrt", ("8.6",))
     assert made.lock.profiles[0]["image"].max[0] == 4
@@ -243,6 +246,17 @@ def test_without_onnxruntime_the_engine_is_built_and_not_compared(folder, tensor
     monkeypatch.setattr(
         "segdeploy.export.build.open_runner", lambda *_: open_runner(open_model(folder), "not-installed")
     )
-    made = build(folder, Changes())
+    made = build(folder, Changes(precision="fp32"))
     assert made.lock.status.startswith("built, not compared: ")
     assert made.lock.verification == ()
+
+
+@real
+def test_the_fewest_bits_that_did_not_fail_become_the_engine(folder):
+    held = open_model(folder)
+    assert lightest(held) == "fp16"
+    record = {"precision": "fp16", "target": "", "passed": False, "reasons": ["mean IoU drops"]}
+    bundle.write_bundle(folder, held.file.model_copy(update={"verification": (record,)}))
+    assert build(folder, Changes(flavour="rtx")).lock.precision == "fp32"
+    bundle.write_bundle(folder, held.file.model_copy(update={"verification": (record | {"passed": True},)}))
+    assert build(folder, Changes(flavour="rtx")).lock.precision == "fp16"

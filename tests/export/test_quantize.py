@@ -217,12 +217,12 @@ def test_tensorrts_form(made):
 
 def test_tensorrt_for_rtx_builds_it(made):
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-    from segdeploy.export.engine import _logger, load_rtx
+    from segdeploy.runtime.trt import RTX, load
 
-    trt = load_rtx()
-    builder = trt.Builder(_logger())
+    flavour = load(RTX)
+    trt, builder = flavour.module, flavour.builder()
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, _logger())
+    parser = trt.OnnxParser(network, flavour.logger)
     assert parser.parse(made["tensorrt"].model.SerializeToString())
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
     profile.set_shape("image", (1, 32, 48, 3), (1, 32, 48, 3), (4, 32, 48, 3))
