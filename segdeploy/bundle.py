@@ -107,10 +107,14 @@ def open_model(path: Path, unchecked: tuple[str, ...] = ()) -> Bundle:
         ModelError: none of these, a file that is missing, or one whose bytes have changed.
     """
     if path.is_file() and path.suffix == ".onnx":
-        from segdeploy.runtime.ort_runner import spec_text
+        from segdeploy.runtime.ort_runner import read_metadata
 
-        spec = parse_spec(spec_text(path), str(path))
-        return Bundle(path.parent, spec, (artifact(path.parent, path.name, "onnx", "fp32"),))
+        told = read_metadata(path)
+        precision, target = (
+            told.get(f"segdeploy.{key}", other) for key, other in (("precision", "fp32"), ("target", ""))
+        )
+        alone = artifact(path.parent, path.name, "onnx", precision, target=target)
+        return Bundle(path.parent, parse_spec(told["segdeploy.spec"], str(path)), (alone,))
     if (path / BUNDLE_FILE).is_file():
         return _open_bundle(path, unchecked)
     if (model := find_model(path)) is not None:

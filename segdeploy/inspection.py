@@ -231,7 +231,7 @@ def model_text(about: Mapping[str, Any]) -> str:
         free = ", any height and width" if "height" in item["about"].get("input", {}).get("shape", ()) else ""
         said.append(
             f"{item['kind']:<12} {item['file']}, {item['precision']}{_for(item)}, {mib:.1f} MiB, "
-            f"{item['sha256'][:12]}{free}"
+            f"{item['sha256'][:12]}{free}{_status(item)}"
         )
     for check_ in about["verification"]:
         verdict = "passed" if check_["passed"] else "FAILED"
@@ -248,6 +248,10 @@ def model_text(about: Mapping[str, Any]) -> str:
                 f"{verdict}, agreement {percent(other['agreement'], 4)} %"
             )
     return "\n".join(said)
+
+
+def _status(item: Mapping[str, Any]) -> str:
+    return f", {item['about']['status']}" if item["kind"] == "engine" and "status" in item["about"] else ""
 
 
 def _for(item: Mapping[str, Any]) -> str:

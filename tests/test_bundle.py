@@ -63,3 +63,16 @@ def test_nothing_there(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"no onnx")
     with pytest.raises(ModelError, match="not an ONNX model"):
         open_model(tmp_path / "x.onnx")
+
+
+def test_a_lone_graph_says_its_precision_and_target(tiny_bundle, tmp_path):
+    import onnx
+
+    model = onnx.load(tiny_bundle / "model.onnx")
+    (alone,) = open_model(tiny_bundle / "model.onnx").artifacts
+    assert (alone.precision, alone.target) == ("fp32", "")
+    for key, value in (("precision", "int8"), ("target", "tensorrt")):
+        model.metadata_props.add(key=f"segdeploy.{key}", value=value)
+    onnx.save(model, tmp_path / "alone.onnx")
+    (alone,) = open_model(tmp_path / "alone.onnx").artifacts
+    assert (alone.precision, alone.target) == ("int8", "tensorrt")

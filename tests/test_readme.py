@@ -97,7 +97,8 @@ def done(place):
             subprocess.run([sys.executable, "-m", "pip", "install", *options, "./my-decoder"], cwd=place, check=True)
             continue
         finished.append((line, segdeploy(line, place)))
-        if finished[-1][1].returncode:
+        # That the FP16 graph parts from the FP32 one by more than the tolerance is an answer, not a failure.
+        if finished[-1][1].returncode not in ((0, 3) if "debug diff" in line else (0,)):
             break
         config = place / "config.yaml"
         if line.startswith("segdeploy init"):  # shorter, otherwise as it was written
@@ -111,7 +112,7 @@ def done(place):
 
 def test_commands_in_their_order(place, done):
     for line, process in done:
-        assert process.returncode == 0, f"{line}\n{process.stderr}"
+        assert process.returncode in ((0, 3) if "debug diff" in line else (0,)), f"{line}\n{process.stderr}"
     names = [shlex.split(line)[1] for line, _ in done]
     road = ["init", "inspect", "train", "evaluate", "predict", "export", "predict", "benchmark"]
     light = ["export", "inspect", "inspect", "debug", "predict", "export", "build"]

@@ -119,7 +119,7 @@ def _labels_clause(found: Accuracy, truth: Accuracy | None) -> str:
     if found.label_agreement >= 1:
         return f"gives the same label as {truth.name} on every pixel {scores}"
     agree = f"{share(found.label_agreement)} % of the pixels"
-    if found.label_agreement >= Export().min_agreement:
+    if found.label_agreement >= Export().limits(found.precision).min_agreement:
         return f"gives the same labels as {truth.name} on {agree} {scores}"
     return f"does not give the same labels as {truth.name}: only {agree} agree {scores}"
 

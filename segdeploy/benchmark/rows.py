@@ -55,8 +55,9 @@ def pick_baseline(entries: Sequence[Entry], batch: int) -> Entry | None:
 def make_row(entry: Entry, batch: int, bundle: Bundle, threads: int, expected: int, baseline: Entry | None) -> Row:
     """One row at one batch size; failed, with its reason, where fewer than `expected` rounds were measured."""
     plugin = registry.backend(entry.backend)
-    file = bundle.find(plugin.artifact, entry.precision)
     described = entry.opened.get("runner", {})
+    on_cpu = str(described.get("provider") or "CPU").upper().startswith("CPU")
+    file = bundle.find(plugin.artifact, entry.precision, "cpu" if on_cpu else "tensorrt")
     rounds = entry.rounds.get(batch) or []
     row = Row(
         name=entry.name,

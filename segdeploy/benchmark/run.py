@@ -176,7 +176,8 @@ def _entries(
 
 def _precisions(bundle: Bundle, plugin: BackendPlugin, fp16: bool, notes: list[str]) -> list[str]:
     """Those that the bundle holds for this backend; FP32 where it holds none, whose row then says so."""
-    held = [p for p in plugin.precisions if bundle.find(plugin.artifact, p) is not None]
+    kept = {a.precision for a in bundle.artifacts if a.kind == plugin.artifact}
+    held = [p for p in plugin.precisions if p in kept]
     if "fp16" in held and plugin.artifact == "onnx" and not fp16:
         notes.append(f"{plugin.name} fp16 was left out: a CPU computes it in FP32, only slower")
         held.remove("fp16")
@@ -205,7 +206,7 @@ def _open(entry: Entry, bundle: Bundle, threads: int, device: str, folder: Path,
     entry.worker = stack.enter_context(WorkerProcess(threads))
     options = {"threads": threads, "device": device, "variant": entry.variant, "precision": entry.precision}
     model = bundle.path
-    if bundle.file is None and (single := bundle.find("onnx")):
+    if bundle.file is None and (single := next((a for a in bundle.artifacts if a.kind == "onnx"), None)):
         model = bundle.path / single.file  # a lone ONNX file
     answer = entry.ask(
         "open", model=str(model), backend=entry.backend, options=options, images=str(folder / "images.npy")

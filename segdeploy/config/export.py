@@ -28,6 +28,9 @@ class Quantization(Limits):
     min_agreement: Fraction = 0.9
     method: Literal["minmax", "entropy", "percentile"] = "percentile"
     """How the range of a tensor is chosen from what it holds on the calibration images."""
+    leave_out_below: Fraction = 0.98
+    """Share of labels on a few calibration images that must stay as they are; the layers that cost most stay float
+    until it is kept. 0 leaves none out."""
 
 
 class Export(Frozen):

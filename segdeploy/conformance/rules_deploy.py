@@ -92,7 +92,7 @@ RULES = (
         sentence="TensorRT for RTX parses the exported graph and builds an engine of it.",
         fix="Replace the operator that the message names by others.",
         check=check_build,
-        needs=("tensorrt-lint",),
+        needs=("tensorrt-lint", "dynamic-size"),
     ),
     Rule(
         name="fp16-range",

@@ -104,7 +104,7 @@ RULES = (
         fix="segdeploy debug diff model.onnx model.fp16.onnx shows the first node whose values part; scale it, or name "
         "it in the decoder's keep_fp32.",
         check=check_fp16,
-        needs=("export",),
+        needs=("tensorrt-build",),
     ),
     Rule(
         name="int8",

@@ -38,6 +38,8 @@ def read_decisions(opened: Bundle) -> dict[str, Any]:
     Raises:
         ModelError: it has none, as its graphs are FP32.
     """
+    if opened.file is None:
+        raise ModelError(f"{opened.path}: expected a bundle, which holds these tables; a run and a lone file do not")
     files = [a.file for a in opened.artifacts if a.kind == "decisions"]
     if not files:
         raise ModelError(

@@ -90,8 +90,15 @@ def write_graphs(
     if "int8" in settings.precisions:
         progress("INT8", 0, 1)
         about = about | {"calibration": settings.int8.method}
-        measuring = partial(progress, "INT8: calibration")
-        for target, found in quantize(model, images, method=settings.int8.method, progress=measuring).items():
+        graphs = quantize(
+            model,
+            images,
+            method=settings.int8.method,
+            min_agreement=settings.int8.leave_out_below,
+            keep_fp32=keep_fp32,
+            progress=partial(progress, "INT8: calibration"),
+        )
+        for target, found in graphs.items():
             typed, decisions = found.model, found.decisions
             if target == "tensorrt":
                 typed, decisions = rest_in_fp16(found, images, keep_fp32)
@@ -113,6 +120,8 @@ def rest_in_fp16(
 def _write(
     model: onnx.ModelProto, folder: Path, name: str, precision: str, target: str, about: dict[str, Any]
 ) -> Artifact:
+    for key, value in (("segdeploy.precision", precision), ("segdeploy.target", target)):
+        model.metadata_props.add(key=key, value=value)  # a file that is taken by itself still says what it is
     with replacing(folder / name) as part:
         part.write_bytes(model.SerializeToString())
     return bundle.artifact(folder, name, "onnx", precision, about, target)

@@ -19,6 +19,7 @@ import onnx
 from onnx import numpy_helper
 
 from segdeploy.export.graph import FLOAT, HALF, GraphView, Names, session_of
+from segdeploy.runtime.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -200,3 +201,19 @@ def run_half(model: onnx.ModelProto, image: NDArray[np.uint8]) -> list[NDArray[A
     session = open_half(model)
     results: list[NDArray[Any]] = session.run(None, {session.get_inputs()[0].name: image})
     return results
+
+
+class HalfRunner(Runner):
+    """A segdeploy graph, run as `rounded` says."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._session = open_half(model)
+
+    def run(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See `Runner.run`."""
+        mask: NDArray[np.uint8] = self._session.run(["mask"], {"image": image})[0]
+        return mask
+
+    def describe(self) -> dict[str, Any]:
+        """See `Runner.describe`."""
+        return {"backend": "onnxruntime", "provider": "CPU, each result rounded to FP16", "precision": "fp16"}

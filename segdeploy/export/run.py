@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import onnx
 from pydantic import ValidationError
 
 from segdeploy import bundle
@@ -18,6 +19,7 @@ from segdeploy.data.table import read_table
 from segdeploy.environment import versions
 from segdeploy.errors import ConfigError, ExportError, GateError, ModelError
 from segdeploy.export.graphs import ONNX_FILE, find_images, write_graphs
+from segdeploy.export.half import HalfRunner
 from segdeploy.export.onnx_graph import export_onnx
 from segdeploy.export.verify import AtSize, Parity, compare_at, find_truth, verify
 from segdeploy.files import is_filled, new_folder
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from segdeploy.data.table import Sample
     from segdeploy.model.segmenter import Segmenter
     from segdeploy.model.spec import ModelSpec
+    from segdeploy.runtime.runner import Runner
 
     Progress = Callable[[str, int, int], None]
 
@@ -144,21 +147,26 @@ def _verify(
     made: Bundle, samples: Sequence[Sample], settings: Export, size: tuple[int, int] | None, progress: Progress
 ) -> tuple[list[Parity], AtSize | None]:
     """Every graph on the CPU against torch: FP32 at all batch sizes and at `size`, the others at the first."""
-    options = RunnerOptions(device="cpu")
     parity = []
     elsewhere = None
-    with open_runner(made, "torch", options) as torch_runner:
+    with open_runner(made, "torch", RunnerOptions(device="cpu")) as torch_runner:
         truth = find_truth(torch_runner, samples, made.spec, partial(progress, "verifying: torch"))
         for graph in (a for a in made.artifacts if a.kind == "onnx"):
             batches = settings.verify_batches if graph.precision == "fp32" else settings.verify_batches[:1]
             limits = settings.limits(graph.precision)
             step = partial(progress, f"verifying: {graph.file}")
-            asked = replace(options, precision=graph.precision)
-            with OrtRunner(made.path / graph.file, Provider(CPU), asked) as runner:
+            with _runner(made.path / graph.file, graph.precision) as runner:
                 parity += [verify(truth, runner, limits, batch, graph.target, step) for batch in batches]
                 if size is not None and graph.precision == "fp32":
                     elsewhere = compare_at(torch_runner, runner, samples[:2], made.spec, size, limits)
     return parity, elsewhere
+
+
+def _runner(path: Path, precision: str) -> Runner:
+    """onnxruntime on the CPU; it would compute FP16 in FP32, so such a graph is run as a GPU rounds it."""
+    if precision == "fp16":
+        return HalfRunner(onnx.load(path))
+    return OrtRunner(path, Provider(CPU), RunnerOptions(device="cpu", precision=precision))
 
 
 def _check_free(output: Path) -> None:

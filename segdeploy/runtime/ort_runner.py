@@ -94,8 +94,8 @@ class OrtRunner(Runner):
         del self.session
 
 
-def spec_text(path: Path) -> str:
-    """The model description inside an ONNX file's metadata, read without the onnx package.
+def read_metadata(path: Path) -> dict[str, str]:
+    """An ONNX file's metadata, with the model's description as `segdeploy.spec`, read without the onnx package.
 
     Raises:
         MissingPartError: onnxruntime is not installed.
@@ -113,8 +113,8 @@ def spec_text(path: Path) -> str:
         session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as e:
         raise ModelError(f"{path}: not an ONNX model that onnxruntime reads: {first_line(e)[:300]}") from e
-    found: str | None = session.get_modelmeta().custom_metadata_map.get("segdeploy.spec")
-    if found is None:
+    found: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    if "segdeploy.spec" not in found:
         raise ModelError(
             f"{path}: expected an ONNX file written by segdeploy export; its metadata has no segdeploy.spec"
         )
@@ -171,5 +171,6 @@ def segdeploy_register_backends(register: Callable[[BackendPlugin], None]) -> No
             artifact="onnx",
             available=available,
             open=open_onnxruntime,
+            precisions=("fp32", "fp16", "int8"),
         )
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from segdeploy.bundle import Bundle
+    from segdeploy.bundle import Artifact, Bundle
     from segdeploy.plugin import BackendPlugin
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def open_runner(bundle: Bundle, backend: str | None = None, options: RunnerOptio
     if not ready.ok:
         raise MissingPartError(f"backend {backend}: {ready.reason}")
     options = replace(options, precision=_settle(bundle, plugin, options.precision))
-    _warn_of_failure(bundle, plugin, options.precision)
+    _warn_of_failure(bundle, plugin, options)
     return plugin.open(bundle, options)
 
 
@@ -98,21 +98,35 @@ def _settle(bundle: Bundle, plugin: BackendPlugin, asked: str) -> str:
     return asked if asked != "auto" else "fp32" if "fp32" in held or not held else held[0]
 
 
-def _warn_of_failure(bundle: Bundle, plugin: BackendPlugin, precision: str) -> None:
+def _warn_of_failure(bundle: Bundle, plugin: BackendPlugin, options: RunnerOptions) -> None:
     """Whoever runs a file that failed its verification is told so."""
-    for record in bundle.file.verification if bundle.file else ():
-        if plugin.artifact != "weights" and record["precision"] == precision and not record["passed"]:
-            log.warning("%s: its %s file failed its verification: %s", bundle.path, precision, record["reasons"][0])
-            return
+    target = "cpu" if options.device in ("auto", "cpu") else "tensorrt"
+    file = bundle.find(plugin.artifact, options.precision, target)
+    if file is not None and (reason := failure(bundle, file)) is not None:
+        log.warning("%s: it failed its verification: %s", bundle.path / file.file, reason)
+
+
+def failure(bundle: Bundle, file: Artifact) -> str | None:
+    """Why a graph or an engine failed its verification; None where it did not, or had none."""
+    if file.kind == "engine":
+        records = file.about.get("verification", ())
+    else:
+        kept = bundle.file.verification if bundle.file and file.kind == "onnx" else ()
+        records = [r for r in kept if (r["precision"], r.get("target", "")) == (file.precision, file.target)]
+    return next((r["reasons"][0] for r in records if not r["passed"]), None)
 
 
 def choose_backend(bundle: Bundle, options: RunnerOptions) -> str:
-    """The first installed backend with a file to run: an engine's, onnxruntime, torch, then third parties."""
+    """The first installed backend with a file to run: an engine's, onnxruntime, torch, then third parties.
+
+    An engine that failed its verification, or that would not run on the device that is asked for, is left out.
+    """
     plugins = registry.catalogue("backend").plugins
     order = [*_PREFERENCE, *sorted(set(plugins) - set(_PREFERENCE))]
     reasons = []
     for name in (n for n in order if n in plugins):
-        if bundle.find(plugins[name].artifact, _settle(bundle, plugins[name], options.precision)) is None:
+        file = bundle.find(plugins[name].artifact, _settle(bundle, plugins[name], options.precision))
+        if file is None or (file.kind == "engine" and (options.device == "cpu" or failure(bundle, file))):
             continue
         ready = plugins[name].available()
         if ready.ok:

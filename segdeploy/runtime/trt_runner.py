@@ -153,5 +153,6 @@ def segdeploy_register_backends(register: Callable[[BackendPlugin], None]) -> No
             artifact="engine",
             available=available,
             open=open_tensorrt,
+            precisions=("fp32", "fp16", "int8"),
         )
     )

@@ -184,3 +184,21 @@ def test_settings_come_from_bundle_and_command_line(tiny_bundle):
     for word in ("1,x", "0", ""):
         with pytest.raises(ConfigError, match="whole numbers from 1"):
             benchmark_settings(bundle, {"batches": word})
+
+
+def test_a_row_for_each_precision_that_a_backend_runs_and_the_bundle_holds(tiny_bundle):
+    from segdeploy.benchmark.run import _entries
+    from segdeploy.bundle import Bundle
+
+    opened = open_model(tiny_bundle)
+    graph = opened.find("onnx")
+    others = [("fp16", ""), ("int8", "cpu"), ("int8", "tensorrt")]
+    graphs = [graph.model_copy(update={"precision": p, "target": t}) for p, t in others]
+    lighter = Bundle(opened.path, opened.spec, (*opened.artifacts, *graphs), opened.file)
+    notes = []
+    found = [(e.name, e.precision) for e in _entries(lighter, ["onnxruntime", "torch"], False, notes, fp16=False)]
+    assert found[2:] == [("onnxruntime", "fp32"), ("onnxruntime int8", "int8")]
+    assert [p for _, p in found[:2]] == ["fp32", "fp32"]
+    assert "onnxruntime fp16 was left out: a CPU computes it in FP32, only slower" in notes
+    found = [e.name for e in _entries(lighter, ["onnxruntime"], False, [], fp16=True)]
+    assert found == ["onnxruntime", "onnxruntime fp16", "onnxruntime int8"]

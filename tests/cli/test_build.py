@@ -35,7 +35,7 @@ def test_every_option_arrives(build, folder):
     code, said = build(*words.split(), "--optimization-level", "1", "--height", "16", "--width", "24")
     assert code == 0
     assert said.startswith("built: there is no engine yet\nengine: ")
-    assert "model.engine: built, not run on hardware (tensorrt_rtx 1." in said
+    assert "model.engine: fp32, built, not run on hardware (TensorRT for RTX 1." in said
     lock = open_model(folder).find("engine").about
     assert lock["compute_capabilities"] == ["8.6", "12.0"]
     assert [p["image"]["max"] for p in lock["profiles"]] == [[4, 16, 24, 3], [8, 16, 24, 3]]
@@ -51,8 +51,8 @@ def test_every_option_arrives(build, folder):
         (["--batch", "8,1"], "segdeploy: --batch 8,1: expected MIN,OPT,MAX"),
         (["--trt-flavour", "tensorflow"], "Error: Invalid value for '--trt-flavour'"),
         (
-            ["--precision", "fp8", "--trt-flavour", "rtx"],
-            "expected an ONNX graph of precision fp8 for TensorRT, found fp32",
+            ["--precision", "fp16", "--trt-flavour", "rtx"],
+            "expected an ONNX graph of precision fp16 for TensorRT, found fp32",
         ),
         (["--trt-flavour", "rtx", "--hardware-compatible", "ampere_plus"], "does not take it; leave it out"),
     ],

@@ -109,3 +109,29 @@ def test_predict_on_a_bundle_imports_no_training_code(tiny_bundle, tiny_table, t
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("*.png"))) == 20
+
+
+def kept(tiny_bundle, **changes):
+    """The tiny bundle's content with a made-up engine, and with `changes` to what is said of it."""
+    from segdeploy.bundle import Artifact, Bundle
+
+    opened = open_model(tiny_bundle)
+    about = {"status": "verified", "verification": [], **changes}
+    engine = Artifact(kind="engine", precision="fp16", file="model.engine", sha256="", bytes=0, about=about)
+    return Bundle(opened.path, opened.spec, (*opened.artifacts, engine), opened.file)
+
+
+def test_an_engine_is_preferred_where_it_can_run(tiny_bundle, monkeypatch):
+    from dataclasses import replace
+
+    from segdeploy.plugin import Availability, registry
+    from segdeploy.runtime.runner import choose_backend
+
+    plugins = registry.catalogue("backend").plugins
+    here = replace(plugins["tensorrt"], available=lambda: Availability(ok=True))
+    monkeypatch.setitem(plugins, "tensorrt", here)
+    assert choose_backend(kept(tiny_bundle), RunnerOptions(precision="auto")) == "tensorrt"
+    assert choose_backend(kept(tiny_bundle), RunnerOptions(precision="fp32")) == "onnxruntime"
+    assert choose_backend(kept(tiny_bundle), RunnerOptions(precision="auto", device="cpu")) == "onnxruntime"
+    failed = [{"passed": False, "reasons": ["mean IoU drops"]}]
+    assert choose_backend(kept(tiny_bundle, verification=failed), RunnerOptions(precision="auto")) == "onnxruntime"
