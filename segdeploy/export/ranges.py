@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
-from segdeploy.environment import available_cores
 from segdeploy.errors import DataError, ExportError
+from segdeploy.export.graph import session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -128,7 +127,7 @@ def collect(
     if not len(images):
         raise DataError("calibration: expected at least one image, found none")
     found = {name: Histogram() for name in names}
-    sessions = [(part, _session(model, part)) for part in _parts(model, names)]
+    sessions = [(part, session_of(model, part, fast=True)) for part in _parts(model, names)]
     for done, image in enumerate(images, start=1):
         for part, session in sessions:
             for name, value in zip(part, session.run(part, {"image": image}), strict=True):
@@ -157,20 +156,3 @@ def _parts(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[list[str]]:
         elements += size
     if part:
         yield part
-
-
-def _session(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    known = {v.name for v in model.graph.output}
-    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    return open_session(opened)
-
-
-def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """The graph on onnxruntime's CPU provider, in memory."""
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = available_cores()
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    settings.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
