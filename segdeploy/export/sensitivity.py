@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from segdeploy.errors import ExportError
 from segdeploy.export.graph import session_of
@@ -16,6 +15,7 @@ from segdeploy.export.qdq import attribute
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Set
 
+    import onnx
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
