@@ -242,5 +242,8 @@ def _graph(path: Path, what: str) -> onnx.ModelProto | None:
 
 
 def _mask_of_backend(path: Path, backend: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    with open_runner(open_model(path), backend, RunnerOptions(device="cpu")) as runner:
+    # An engine is on a GPU and of a precision of its own; whoever can run on the CPU is compared there.
+    engine = registry.backend(backend).artifact == "engine"
+    options = RunnerOptions(precision="auto") if engine else RunnerOptions(device="cpu")
+    with open_runner(open_model(path), backend, options) as runner:
         return runner.run(image)

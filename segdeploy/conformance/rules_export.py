@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 
 from segdeploy.conformance.rule import BrokenError, Found, Rule, SkippedError
 from segdeploy.model.segmenter import Deployed
+from segdeploy.runtime.ort_runner import import_onnxruntime
 
 if TYPE_CHECKING:
     from segdeploy.conformance.subject import Subject
@@ -45,6 +45,7 @@ def check_dynamic_size(subject: Subject) -> Found:
 
 def _agree(subject: Subject, graph: bytes, sizes: tuple[tuple[int, int], ...]) -> Found:
     """The labels of one image and of three at each size; BrokenError below AGREEMENT."""
+    ort = import_onnxruntime()
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 4

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from segdeploy.export.lint_graph import Node
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from segdeploy.export.lint_graph import Node  # imports onnx, which the parser's verdict does without
 
 RTX = "RTX"
 EVERY = ("10", "11", RTX)
 STANDARD_ONLY = ("10", "11")
 
 Severity = Literal["error", "warning"]
-When = Callable[[Node], bool | str]
+When: TypeAlias = "Callable[[Node], bool | str]"
 """Whether a row concerns a node; a text is the detail that the finding shows beside the reason."""
 
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segdeploy.export.qdq import attribute
+import numpy as np
+
+from segdeploy.export.fp16_range import SMALLEST
+from segdeploy.export.qdq import attribute, channel_limits
 
 if TYPE_CHECKING:
     from collections.abc import Set
 
     import onnx
+    from numpy.typing import NDArray
 
     from segdeploy.export.qdq import Writer
 
@@ -40,12 +44,25 @@ def for_tensorrt(writer: Writer, units: Set[str]) -> set[str]:
         inputs = list(node.input)
         if node.name in units:
             inputs[0] = writer.pair(node.input[0])
-            inputs[1], _ = writer.weight(node.input[1], channel_axis(node))
+            axis = channel_axis(node)
+            inputs[1], _ = writer.weight(node.input[1], axis, least=least_steps(writer.weights[node.input[1]], axis))
         elif node.op_type == "Add" and (shortcut := _shortcut(writer, node, units)) is not None:
             inputs[shortcut] = writer.pair(inputs[shortcut])
             sums.add(node.name)
         writer.add(node, inputs)
     return sums
+
+
+def least_steps(weight: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
+    """FP16's smallest normal number for each channel that may have so large a step, 0 for the others.
+
+    The steps will be FP16, where those of a channel of tiny weights become 0. Such a channel may be rounded more
+    coarsely while that takes no more of a weight than an eighth of what rounding takes in the layer's largest channel;
+    where it would take more, the step stays, and the layer becomes FP32 around its integers.
+    """
+    largest = channel_limits(weight, axis)
+    taken = np.minimum(largest, SMALLEST / 2)
+    return np.where(taken <= largest.max(initial=0) / 127 / 2 / 8, SMALLEST, 0.0)
 
 
 def _shortcut(writer: Writer, node: onnx.NodeProto, units: Set[str]) -> int | None:

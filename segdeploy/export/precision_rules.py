@@ -35,6 +35,7 @@ _SCALED = PRODUCTS | {"BatchNormalization", "Div", "Mul", "PRelu"}
 _STATISTICS = {"Abs", "GlobalAveragePool", "Pow", "ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare"}
 _STATISTICS |= {"Sqrt", "Sub"}
 _MOVES = {"Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+_PAIR = {"QuantizeLinear", "DequantizeLinear"}
 _SCORES = {"Clip", "LogSoftmax", "Resize", "Sigmoid", "Softmax", *_MOVES}
 
 
@@ -111,7 +112,12 @@ def _by_constants(slots: Slots) -> Iterator[tuple[int, str]]:
             value = view.constants.get(node.input[i])
             if value is None or not value.any():
                 continue
-            if value.size == 1 and abs(value.item()) < SMALLEST:
+            if node.op_type in _PAIR:
+                if (low := np.abs(value).min()) < SMALLEST:
+                    # Who reads it too: a cast between would keep it from multiplying integers.
+                    for reader in (place, *(r for name in node.output for r in view.readers[name])):
+                        yield reader, f"a scale of {low:.3g} is below FP16's normal numbers"
+            elif value.size == 1 and abs(value.item()) < SMALLEST:
                 yield place, f"the constant {value.item():.3g} is below FP16's normal numbers"
                 for other in node.input:
                     yield from _statistics(view, other, f"the epsilon {value.item():.3g}")

@@ -48,12 +48,18 @@ def symmetric(low: float, high: float) -> Scale:
     return Scale(max(abs(low), abs(high), 127 * _TINY) / 127, 0, np.int8)
 
 
+def channel_limits(weight: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
+    """The largest absolute weight of each channel."""
+    others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
+    limits: NDArray[np.float64] = np.abs(weight.astype(np.float64)).max(axis=others)
+    return limits
+
+
 def weight_steps(
     weight: NDArray[np.floating], axis: int, least: NDArray[np.float64] | float = 0.0
 ) -> NDArray[np.float64]:
     """The step of each channel, so that its largest weight is 127, but not below `least`; 1 where all are 0."""
-    others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
-    steps = np.maximum(np.abs(weight.astype(np.float64)).max(axis=others) / 127, least)
+    steps = np.maximum(channel_limits(weight, axis) / 127, least)
     return np.where(steps > 0, np.maximum(steps, _TINY), 1.0)
 
 

@@ -16,6 +16,8 @@ import onnx
 from segdeploy.errors import ExportError
 from segdeploy.export import place_cpu, place_tensorrt
 from segdeploy.export.decisions import Decision
+from segdeploy.export.fp16_range import ALWAYS_FP32
+from segdeploy.export.graph import FLOAT, HALF
 from segdeploy.export.qdq import Scale, Writer, asymmetric, symmetric, weighted
 from segdeploy.export.ranges import METHODS, collect
 from segdeploy.export.sensitivity import Choice, Judge, Loss, leave_out
@@ -34,8 +36,6 @@ _PLACES = {
     "tensorrt": (place_tensorrt.for_tensorrt, place_tensorrt.OPERATORS, symmetric),
 }
 TARGETS = tuple(_PLACES)
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-_NORMS = {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "Softmax"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _decide(
 ) -> tuple[Decision, ...]:
     decisions = []
     for node in writer.source.graph.node:
-        if not any(writer.types.get(name) in _FLOATS for name in node.output):
+        if not any(writer.types.get(name) in (FLOAT, HALF) for name in node.output):
             continue  # shapes, labels
         if node.name in units:
             reason = "a layer with weights: eight bits for each channel"
@@ -156,7 +156,7 @@ def _decide(
             reason = "between integers"
         elif node.name in choice.left_out:
             reason = f"left out, by itself: {choice.left_out[node.name]}"
-        elif node.op_type in _NORMS:
+        elif node.op_type in ALWAYS_FP32:
             reason = "norms and softmax stay in float"
         elif node.op_type in place_tensorrt.OPERATORS and node.name not in layers:
             constant = any(name in writer.weights for name in node.input)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
-from segdeploy.environment import available_cores
 from segdeploy.errors import DataError, ExportError
+from segdeploy.export.graph import session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -128,7 +127,7 @@ def collect(
     if not len(images):
         raise DataError("calibration: expected at least one image, found none")
     found = {name: Histogram() for name in names}
-    sessions = [(part, _session(model, part)) for part in _parts(model, names)]
+    sessions = [(part, session_of(model, part, fast=True)) for part in in_parts(model, names, images[0].shape)]
     for done, image in enumerate(images, start=1):
         for part, session in sessions:
             for name, value in zip(part, session.run(part, {"image": image}), strict=True):
@@ -143,13 +142,13 @@ def collect(
     return found
 
 
-def _parts(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[list[str]]:
-    """The names in groups whose tensors fit into memory together; a side that is free counts as 1."""
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info}
+def in_parts(model: onnx.ModelProto, names: Sequence[str], image: Sequence[int]) -> Iterator[list[str]]:
+    """The names in groups whose tensors fit into memory together, for an image of the shape `image`."""
+    shapes = _shapes(model, image)
     part: list[str] = []
     elements = 0
     for name in names:
-        size = int(np.prod([max(1, side) for side in shapes.get(name, [])]))
+        size = int(np.prod(shapes.get(name, [])))
         if part and elements + size > _AT_ONCE:
             yield part
             part, elements = [], 0
@@ -159,18 +158,12 @@ def _parts(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[list[str]]:
         yield part
 
 
-def _session(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    known = {v.name for v in model.graph.output}
-    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    return open_session(opened)
-
-
-def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """The graph on onnxruntime's CPU provider, in memory."""
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = available_cores()
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    settings.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+def _shapes(model: onnx.ModelProto, image: Sequence[int]) -> dict[str, list[int]]:
+    """Of each tensor; a side that does not follow from the image's counts as the longest of it."""
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    del sized.graph.value_info[:]
+    for dim, side in zip(sized.graph.input[0].type.tensor_type.shape.dim, image, strict=True):
+        dim.dim_value = side
+    found = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph.value_info
+    return {v.name: [d.dim_value or max(image) for d in v.type.tensor_type.shape.dim] for v in found}

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from segdeploy.errors import ExportError
+from segdeploy.export.graph import session_of
 from segdeploy.export.qdq import attribute
-from segdeploy.export.ranges import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Set
 
+    import onnx
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
@@ -59,13 +59,10 @@ class Judge:
         return Loss(same / pixels, error / power if power else 0.0)
 
     def _run(self, model: onnx.ModelProto) -> list[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-        opened = onnx.ModelProto()
-        opened.CopyFrom(model)
         best = next(node for node in reversed(model.graph.node) if node.op_type == "ArgMax")
-        opened.graph.output.append(onnx.ValueInfoProto(name=best.input[0]))
-        session = open_session(opened)
         axis = attribute(best, "axis", 0)
         names = [best.input[0], model.graph.output[0].name]
+        session = session_of(model, names, fast=True)
         found = (session.run(names, {"image": image}) for image in self.images)
         return [(np.moveaxis(logits, axis, -1).astype(np.float32), labels) for logits, labels in found]
 

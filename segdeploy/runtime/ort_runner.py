@@ -40,8 +40,7 @@ class OrtRunner(Runner):
         self._check_interface(path)
 
     def _open(self, path: Path) -> Any:
-        import onnxruntime as ort
-
+        ort = import_onnxruntime()
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self.options.thread_count
         settings.inter_op_num_threads = 1
@@ -101,11 +100,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         MissingPartError: onnxruntime is not installed.
         ModelError: not an ONNX file, or one that segdeploy did not write.
     """
-    ready = available()
-    if not ready.ok:
-        raise MissingPartError(f"{path}: {ready.reason}")
-    import onnxruntime as ort
-
+    ort = import_onnxruntime(f"{path}: ")
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 3
@@ -119,6 +114,16 @@ def read_metadata(path: Path) -> dict[str, str]:
             f"{path}: expected an ONNX file written by segdeploy export; its metadata has no segdeploy.spec"
         )
     return found
+
+
+def import_onnxruntime(what: str = "") -> Any:
+    """The module; MissingPartError, beginning with `what`, where it is not installed."""
+    ready = available()
+    if not ready.ok:
+        raise MissingPartError(f"{what}{ready.reason}")
+    import onnxruntime
+
+    return onnxruntime
 
 
 def available() -> Availability:

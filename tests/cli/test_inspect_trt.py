@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -113,6 +114,16 @@ def test_without_onnx_the_parser_speaks_alone(inspect, broken, monkeypatch):
     code, _, said = inspect(broken)
     assert code == 2
     assert "neither onnx nor TensorRT is installed" in said
+
+
+@RTX
+def test_a_host_without_onnx_has_the_parsers_verdict(broken):
+    hide = "import sys; sys.modules['onnx'] = None\nfrom segdeploy.cli import main; main(sys.argv[1:])"
+    words = ["inspect", "--trt", str(broken), "--trt-target", "RTX"]
+    done = subprocess.run([sys.executable, "-c", hide, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "not linted: pip install onnx" in done.stdout
+    assert "up (Resize): Antialiasing is not supported" in done.stdout
 
 
 def test_a_run_stands_for_its_bundle(inspect, tiny_run, tiny_bundle, tmp_path):

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from segdeploy.errors import DataError, ExportError
+from segdeploy.export.graphs import rest_in_fp16
 from segdeploy.export.lint import lint
 from segdeploy.export.quantize import TARGETS, quantize
 
@@ -217,17 +218,65 @@ def test_tensorrts_form(made):
 
 def test_tensorrt_for_rtx_builds_it(made):
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    build_for_rtx(made["tensorrt"].model)
+
+
+def build_for_rtx(model):
+    """Whether TensorRT for RTX parses the graph and makes an engine of it."""
     from segdeploy.runtime.trt import RTX, load
 
     flavour = load(RTX)
     trt, builder = flavour.module, flavour.builder()
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, flavour.logger)
-    assert parser.parse(made["tensorrt"].model.SerializeToString())
+    assert parser.parse(model.SerializeToString())
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
     profile.set_shape("image", (1, 32, 48, 3), (1, 32, 48, 3), (4, 32, 48, 3))
     config.add_optimization_profile(profile)
     assert builder.build_serialized_network(network, config) is not None
+
+
+def scaled(model, factors):
+    """The network with the constants of these names multiplied."""
+    for constant in model.graph.initializer:
+        if constant.name in factors:
+            value = numpy_helper.to_array(constant) * factors[constant.name]
+            constant.CopyFrom(numpy_helper.from_array(value.astype(np.float32), constant.name))
+    return model
+
+
+ONE_DEAD = np.where(np.arange(8) == 3, 1e-6, 1)[:, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("factors", "kept"),
+    [
+        ({"deep.weight": ONE_DEAD, "smooth.weight": ONE_DEAD}, set()),
+        # All of a layer is small, and so are the scores: the same labels, and no step that FP16 could hold.
+        ({"head.weight": 1e-5, "head.bias": 1e-5}, {"head"}),
+        # The tensor that a layer reads is small, and the layer's weights are large.
+        ({"lateral.weight": 1e-5, "lateral.bias": 1e-5, "top.weight": 1e-5, "top.bias": 1e-5, "smooth.weight": 1e5},
+         {"smooth", "lateral", "top"}),
+    ],
+    ids=["dead channel", "small layer", "small tensor"],
+)  # fmt: skip
+def test_scales_that_fp16_cannot_hold(toy, pictures, factors, kept):
+    model = scaled(toy(), factors)
+    made = quantize(model, pictures, min_agreement=0, targets=["tensorrt"])["tensorrt"]
+    typed, _ = rest_in_fp16(made, pictures, ())
+    constants, producers, nodes = constants_of(typed), producers_of(typed), nodes_of(typed)
+    scales = [constants[n.input[1]] for n in typed.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert {s.dtype for s in scales} == {np.dtype(np.float16), *([np.dtype(np.float32)] if kept else [])}
+    assert min(s.min() for s in scales if s.dtype == np.float16) >= 2.0**-14
+    assert {name for name in LAYERS if constants[nodes[name].input[2]].dtype == np.float32} == kept
+    # No cast between the integers and who multiplies them, but where others read the same integers for FP16.
+    for name in LAYERS - ({"lateral"} & kept):
+        assert [producers[i].op_type for i in nodes[name].input[:2]] == ["DequantizeLinear"] * 2
+    assert lint(typed) == []
+    truth, labels = (np.concatenate([run(m, image)[0] for image in pictures]) for m in (model, typed))
+    assert (labels == truth).mean() > 0.9
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    build_for_rtx(typed)
 
 
 def test_scales_are_of_the_type_of_the_graph(toy, pictures):

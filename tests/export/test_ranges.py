@@ -9,6 +9,8 @@ import pytest
 from onnxruntime.quantization import calibrate
 
 from segdeploy.errors import DataError, ExportError
+from segdeploy.export import ranges
+from segdeploy.export.graph import session_of
 from segdeploy.export.ranges import Histogram, collect
 
 
@@ -107,6 +109,20 @@ def test_no_images_and_values_without_end_are_refused(toy, pictures):
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, np.nan, np.float32), "stem.bias"))
     with pytest.raises(ExportError, match="stem_out: takes values that are not finite"):
         collect(broken, ["stem_out"], pictures[:2])
+
+
+def test_tensors_of_free_sides_are_as_many_at_once_as_those_of_fixed_ones(toy, monkeypatch):
+    fixed, free = toy(size=(64, 96)), toy(size=("height", "width"))
+    names = [name for node in fixed.graph.node for name in node.output][:-1]
+    monkeypatch.setattr(ranges, "_AT_ONCE", 50_000)
+    parts = list(ranges.in_parts(free, names, (1, 64, 96, 3)))
+    assert parts == list(ranges.in_parts(onnx.shape_inference.infer_shapes(fixed), names, (1, 64, 96, 3)))
+    values = session_of(fixed, names).run(None, {"image": np.zeros((1, 64, 96, 3), np.uint8)})
+    sizes = dict(zip(names, (v.size for v in values), strict=True))
+    assert [name for part in parts for name in part] == names
+    sums = [sum(sizes[name] for name in part) for part in parts]
+    assert max(sums) <= 50_000
+    assert all(total + sizes[after[0]] > 50_000 for total, after in zip(sums, parts[1:], strict=False))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

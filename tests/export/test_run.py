@@ -358,3 +358,28 @@ def test_int8_needs_images_and_fp16_does_without(tiny_run, tmp_path, caplog):
     made = run.export_run(alone, tmp_path / "bundle", settings=Export(precisions=("fp16",))).bundle
     assert "FP16's ranges are measured on generated pictures" in caplog.text
     assert made.find("onnx", "fp16") is not None
+
+
+def without_onnxruntime(*words):
+    hide = "import sys; sys.modules['onnxruntime'] = None\nfrom segdeploy.cli import main; main(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", hide, *map(str, words)], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_without_onnxruntime_a_plain_export_works_and_what_runs_a_graph_says_what_to_install(
+    tiny_run, tiny_table, tmp_path
+):
+    plain = tmp_path / "plain"
+    code, said = without_onnxruntime("export", tiny_run, "-o", plain)
+    assert code == 0, said
+    assert (plain / "model.onnx").is_file()
+    for words in (
+        ["export", tiny_run, "-o", tmp_path / "fp16", "--precision", "fp16"],
+        ["export", tiny_run, "-o", tmp_path / "verified", "--verify", tiny_table],
+        ["debug", "diff", plain, f"{plain}@torch"],
+    ):
+        code, said = without_onnxruntime(*words)
+        assert code == 2, said
+        assert "onnxruntime not installed; pip install 'segdeploy[cpu]' or 'segdeploy[gpu]'" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["plain"]

@@ -1,6 +1,7 @@
 """The runner of engines on doubles of TensorRT 10, 11 and for RTX and of CUDA; last, on the real library."""
 
 import json
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -13,7 +14,8 @@ from cuda_double import Device
 from onnx import TensorProto, helper
 from tensorrt_double import RTX, VERSIONS, TensorRT
 
-from segdeploy.bundle import Bundle, artifact
+from segdeploy.bundle import Bundle, artifact, open_model, write_bundle
+from segdeploy.debug import diff, input_of
 from segdeploy.errors import DataError, MissingPartError, ModelError
 from segdeploy.runtime import trt, trt_session
 from segdeploy.runtime.cuda import CudaError, DeviceMemoryError, Event
@@ -145,6 +147,19 @@ def test_labels_and_nothing_left(bundle, library, cuda_device):
     assert cuda_device.alive() == {}
     with pytest.raises(RuntimeError, match="outside `with`"):
         runner.run(image)
+
+
+def test_its_masks_are_compared_with_a_graphs(library, tiny_bundle, tmp_path):
+    """By `debug diff`: an engine is on a GPU, and of a precision of its own."""
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (folder / "model.engine").write_bytes(build(library, folder / "model.onnx", [[(1, 64, 96, 3)] * 3]))
+    made, content = artifact(folder, "model.engine", "engine", "fp16"), open_model(folder).file
+    shape = dict.fromkeys(("min", "opt", "max"), (1, 64, 96, 3))
+    write_lock(folder, library, made.sha256, precision="fp16", profiles=[{"image": shape}])
+    write_bundle(folder, content.model_copy(update={"artifacts": (*content.artifacts, made)}))
+    found = diff(folder, folder, input_of(folder, None), "tensorrt", "fp32")
+    assert found.equal
+    assert found.agreement > 0.99
 
 
 def test_device_memory_is_held_inside_with_alone(bundle, cuda_device):
