@@ -16,7 +16,7 @@ from segdeploy.export import timing_cache
 from segdeploy.export.engine_monitor import build_plan
 from segdeploy.export.engine_options import EngineOptions, shape_ranges
 from segdeploy.files import sha256, write_bytes, write_text
-from segdeploy.runtime.engine_lock import ENGINE_FILE, LOCK_FILE, EngineLock
+from segdeploy.runtime.engine_lock import ENGINE_FILE, LOCK_FILE, EngineLock, covers
 from segdeploy.runtime.gpu import current_gpu
 from segdeploy.runtime.trt import RTX, TENSORRT, pick_flavour
 
@@ -143,7 +143,7 @@ def _targets(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> tuple
             raise MissingPartError(f"{flavour.title} builds on the GPU that the engine is for, and finds none here")
         same = options.hardware_compatible != "ampere_plus"
         return (gpu.compute_capability,) if same else ("8.0+",)
-    known = [n.lower() for n in flavour.module.ComputeCapability.__members__ if n.startswith("SM")]
+    known = _rtx_targets(flavour)
     for name in asked:
         if name not in known:
             raise ConfigError(
@@ -151,7 +151,32 @@ def _targets(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> tuple
             )
     if len(set(asked)) != len(asked):
         raise ConfigError(f"--compute-capability {','.join(asked)}: names a target twice")
-    return tuple(f"{name[2:-1]}.{name[-1]}" for name in asked) or RTX_DEFAULT
+    return _capabilities(asked)
+
+
+def _capabilities(targets: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name[2:-1]}.{name[-1]}" for name in targets) or RTX_DEFAULT
+
+
+def _rtx_targets(flavour: Flavour) -> list[str]:
+    return [n.lower() for n in flavour.module.ComputeCapability.__members__ if n.startswith("SM")]
+
+
+def is_target(flavour: Flavour, gpu: Gpu) -> bool:
+    """Whether this flavour can build for the GPU: TensorRT for RTX has none of the data centre's latest."""
+    return flavour.name == TENSORRT or _target_name(gpu.compute_capability) in _rtx_targets(flavour)
+
+
+def with_target(targets: tuple[str, ...], gpu: Gpu) -> tuple[str, ...]:
+    """Targets of TensorRT for RTX, and the GPU's own where they, or without any the usual ones, leave it out."""
+    capabilities = _capabilities(targets)
+    if covers(capabilities, gpu):
+        return targets
+    return tuple(_target_name(c) for c in (*capabilities, gpu.compute_capability))
+
+
+def _target_name(capability: str) -> str:
+    return f"sm{capability.removesuffix('+').replace('.', '')}"
 
 
 def _parse(flavour: Flavour, network: Any, path: Path) -> Any:

@@ -79,6 +79,11 @@ class Flavour:
         return str(self.module.__version__)
 
     @property
+    def word(self) -> str:
+        """As `--trt-flavour` says it."""
+        return next(word for word, name in FLAVOURS.items() if name == self.name)
+
+    @property
     def title(self) -> str:
         """Its name for people, with the version."""
         return f"{TITLES[self.name]} {self.version}"
