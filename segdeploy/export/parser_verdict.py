@@ -99,8 +99,6 @@ def _parser(flavour: Flavour, builder: Any) -> tuple[Any, Any]:
 
 
 def _unsupported(parser: Any, data: bytes, path: str) -> int:
-    if not hasattr(parser, "supports_model_v2"):  # TensorRT 10.0
-        return 0
     parser.supports_model_v2(data, path)
     parts = range(parser.num_subgraphs)
     return sum(len(parser.get_subgraph_nodes(i)) for i in parts if not parser.is_subgraph_supported(i))

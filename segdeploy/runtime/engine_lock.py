@@ -129,18 +129,17 @@ def _other_gpu(lock: EngineLock, gpu: Gpu) -> list[str]:
 
 def covers(capabilities: Iterable[str], gpu: Gpu) -> bool:
     """Whether one of the compute capabilities, such as "8.6" or "12.0+", is the GPU's."""
-    found = _numbers(gpu.compute_capability)
-    return any(
-        found >= _numbers(c.removesuffix("+")) if c.endswith("+") else found == _numbers(c) for c in capabilities
-    )
+    found = numbers(gpu.compute_capability)
+    return any(found >= numbers(c.removesuffix("+")) if c.endswith("+") else found == numbers(c) for c in capabilities)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """A version's numbers, to compare: (11, 4, 0, 106) for 11.4.0.106."""
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def _is_later(version: str, than: str) -> bool:
-    return _numbers(version) > _numbers(than)
+    return numbers(version) > numbers(than)
 
 
 def parse_lock(text: str | bytes, name: str) -> EngineLock:
