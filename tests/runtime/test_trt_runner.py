@@ -1,6 +1,7 @@
 """The runner of engines on doubles of TensorRT 10, 11 and for RTX and of CUDA; last, on the real library."""
 
 import json
+import logging
 import sys
 import threading
 from pathlib import Path
@@ -314,6 +315,23 @@ def test_rtx_captures_itself_and_keeps_its_kernels(rtx, tmp_path, cuda_device):
     with open_tensorrt(bundle, options()) as runner:
         assert (runner.run(images(2)) == images(2).argmax(-1)).all()
     assert not kept.exists()
+
+
+@pytest.mark.parametrize("harm", ["no folder", "not a file"])
+def test_kernels_that_cannot_be_kept_cost_no_result(harm, rtx, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "segdeploy")
+    _, bundle = rtx
+    if harm == "no folder":
+        (tmp_path / "cache").write_text("")
+    else:
+        with open_tensorrt(bundle, options()) as runner:
+            runner.run(images(1))
+        (kept,) = (tmp_path / "cache" / "kernels").iterdir()
+        kept.unlink()
+        kept.mkdir()
+    with open_tensorrt(bundle, options()) as runner:
+        assert (runner.run(images(2)) == images(2).argmax(-1)).all()
+    assert "the compiled kernels are not kept: " in caplog.text
 
 
 def test_rtx_without_its_strategy_is_captured_by_us(rtx, cuda_device):
