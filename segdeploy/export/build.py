@@ -120,6 +120,8 @@ def build(
         options = replace(options, flavour=flavour.word)
         opened = add_engine(opened, precision, options, progress)
         lock = read_lock(path / LOCK_FILE)
+    else:
+        write_lock(path, lock)  # the file beside the engine may be lost or damaged
     if reasons or not lock.version_compatible:  # else its code for the CPU came from elsewhere: nobody said to run it
         opened, lock = _verified(opened, lock, verify_table, progress)
     failed = [reason for record in lock.verification for reason in record["reasons"]]

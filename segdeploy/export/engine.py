@@ -126,8 +126,10 @@ def write_engine(folder: Path, built: Built) -> EngineLock:
 
 
 def write_lock(folder: Path, lock: EngineLock) -> None:
-    """Write `engine.lock.json`."""
-    write_text(folder / LOCK_FILE, lock.model_dump_json(indent=2) + "\n")
+    """Write `engine.lock.json`, where it does not say just this already."""
+    file, text = folder / LOCK_FILE, lock.model_dump_json(indent=2) + "\n"
+    if not file.is_file() or file.read_bytes() != text.encode():
+        write_text(file, text)
 
 
 def _targets(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> tuple[str, ...]:

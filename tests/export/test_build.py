@@ -98,6 +98,22 @@ def test_an_engine_that_does_not_fit_is_built_anew(folder, harm):
     assert build(folder, RTX).reasons == ()
 
 
+@pytest.mark.parametrize("harm", [None, b"{", b"other"])
+def test_a_lock_that_is_lost_or_damaged_is_mended(folder, tensorrt, harm):
+    made = build(folder, Changes(precision="fp32"))
+    file = folder / "engine.lock.json"
+    before = file.read_bytes()
+    if harm is None:
+        file.unlink()
+    else:
+        file.write_bytes(before.replace(b"verified", b"mended") if harm == b"other" else harm)
+    again = build(folder, Changes(precision="fp32"))
+    assert (again.reasons, again.lock, file.read_bytes()) == ((), made.lock, before)
+    stamp = file.stat().st_mtime_ns
+    build(folder, Changes(precision="fp32"))
+    assert file.stat().st_mtime_ns == stamp
+
+
 @real
 def test_a_build_that_fails_changes_nothing(folder):
     build(folder, RTX)
