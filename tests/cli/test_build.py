@@ -1,5 +1,6 @@
 """segdeploy build: its words."""
 
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from engines import SPEC, write_graph
 
 from segdeploy.bundle import BundleFile, artifact, open_model, write_bundle
 from segdeploy.cli import main
+from segdeploy.data.demo import generate
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_every_option_arrives(build, folder):
     code, said = build(*words.split(), "--optimization-level", "1", "--height", "16", "--width", "24")
     assert code == 0
     assert said.startswith("built: there is no engine yet\nengine: ")
-    assert "model.engine: built, not run on hardware (tensorrt_rtx 1." in said
+    assert "model.engine: fp32, built, not run on hardware (TensorRT for RTX 1." in said
     lock = open_model(folder).find("engine").about
     assert lock["compute_capabilities"] == ["8.6", "12.0"]
     assert [p["image"]["max"] for p in lock["profiles"]] == [[4, 16, 24, 3], [8, 16, 24, 3]]
@@ -45,14 +47,34 @@ def test_every_option_arrives(build, folder):
     assert build("--trt-flavour", "rtx", "--force")[1].startswith("built: asked for\n")
 
 
+def test_version_compatible_engine_runs_where_that_is_allowed(build, folder, tensorrt, tmp_path, capsys):
+    table = generate(tmp_path / "data", count=2, size=(32, 48))
+    content = json.loads((folder / "bundle.json").read_text())
+    content["spec"]["classes"] |= {"names": list("abcdefg"), "colors": [[i] * 3 for i in range(7)]}
+    (folder / "bundle.json").write_text(json.dumps(content))
+    assert build("--version-compatible")[0] == 0
+    commands = [
+        ["predict", str(folder), "--dataset", str(table), "-o", str(tmp_path / "masks")],
+        ["evaluate", str(folder), "--dataset", str(table), "-o", str(tmp_path)],
+    ]
+    for words in commands:
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--backend", "tensorrt"])
+        assert caught.value.code == 2
+        assert "run it with --allow-host-code" in capsys.readouterr().err
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--backend", "tensorrt", "--allow-host-code"])
+        assert caught.value.code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--batch", "8,1"], "segdeploy: --batch 8,1: expected MIN,OPT,MAX"),
         (["--trt-flavour", "tensorflow"], "Error: Invalid value for '--trt-flavour'"),
         (
-            ["--precision", "fp8", "--trt-flavour", "rtx"],
-            "expected an ONNX graph of precision fp8 for TensorRT, found fp32",
+            ["--precision", "int8", "--trt-flavour", "rtx"],
+            "expected an ONNX graph of precision int8 for TensorRT, found fp32",
         ),
         (["--trt-flavour", "rtx", "--hardware-compatible", "ampere_plus"], "does not take it; leave it out"),
     ],
