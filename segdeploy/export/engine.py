@@ -7,6 +7,7 @@ such flags, builds what 10 does. Facts behind the calls: https://docs.nvidia.com
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from segdeploy.errors import ConfigError, ExportError, MissingPartError
 from segdeploy.export import timing_cache
 from segdeploy.export.engine_monitor import build_plan
 from segdeploy.export.engine_options import EngineOptions, shape_ranges
+from segdeploy.export.parser_verdict import refusals_of
 from segdeploy.files import sha256, write_bytes, write_text
 from segdeploy.runtime.engine_lock import ENGINE_FILE, LOCK_FILE, EngineLock, covers
 from segdeploy.runtime.gpu import current_gpu
@@ -73,7 +75,7 @@ def make_engine(
     Raises:
         MissingPartError: no TensorRT that can build here.
         ConfigError: an option that this TensorRT does not have.
-        ExportError: the parser refuses the graph (with node and reason), a profile is impossible, or the build
+        ExportError: the parser refuses the graph (with node, layer and reason), a profile is impossible, or the build
             fails; out of memory is said to be so.
     """
     options = options or EngineOptions()
@@ -187,10 +189,17 @@ def _parse(flavour: Flavour, network: Any, path: Path) -> Any:
         parser = flavour.module.OnnxParser(network, flavour.logger)
         if parser.parse_from_file(str(path)):  # a path, so that weights in files of their own are found
             return parser
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    # Nodes are named as torch named them, the nearest there is to a line of source: node_conv2d_5, node_layer_norm.
-    said = [f"{e.node_name() or 'graph'} ({e.node_operator() or 'no operator'}): {e.desc().strip()}" for e in errors]
+    said = [str(refusal) for refusal in refusals_of(flavour, parser, _layers(path))]
     raise ExportError(f"{path}: {flavour.title} refuses it: {'; '.join(said) or heard.reason or 'it does not say why'}")
+
+
+def _layers(path: Path) -> dict[str, str]:
+    """The torch module of each node by the node's name, where onnx is installed; the target has none."""
+    if importlib.util.find_spec("onnx") is None:
+        return {}
+    from segdeploy.export.lint_graph import layers_of
+
+    return layers_of(path)
 
 
 def _configure(flavour: Flavour, builder: Any, options: EngineOptions) -> Any:
