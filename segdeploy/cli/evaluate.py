@@ -22,6 +22,7 @@ from segdeploy.progress import progress, say
 @options.batch_size
 @options.threads
 @options.device
+@options.host_code
 @options.output(None, "Folder for test_statistics.json; default: a run's own folder, else the present one.")
 @click.option("--skip-save-eval-stats", "-sses", is_flag=True, hidden=True)
 @options.without_effect(
@@ -40,6 +41,7 @@ def command(
     batch_size: int,
     threads: int | None,
     device: str,
+    host_code: bool,
     output: Path | None,
     skip_save_eval_stats: bool,
 ) -> None:
@@ -57,7 +59,7 @@ def command(
     check_data_format(data_format, dataset)
     opened, run = open_model(model), find_run(model)
     samples = select_samples(opened.spec, run, read_run_config(model), dataset, split)
-    options_ = RunnerOptions(threads=threads, device=device, precision=precision)
+    options_ = RunnerOptions(threads=threads, device=device, precision=precision, host_code=host_code)
     with open_runner(opened, backend, options_) as runner, progress("evaluating") as step:
         result = score(
             opened, runner, samples, batch_size=batch_size, at="model" if at == "model" else "mask", progress=step

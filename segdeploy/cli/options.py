@@ -77,6 +77,12 @@ backend = option(
     callback=lambda _, __, value: backend_of(value),
     help="torch, onnxruntime or a plugin's; default: the first that can run the model.",
 )
+host_code = option(
+    "--allow-host-code",
+    "host_code",
+    is_flag=True,
+    help="Run a version-compatible TensorRT engine, which brings code for the CPU; only if its maker is trusted.",
+)
 batch_size = option(
     "--batch-size", type=click.IntRange(min=1), default=1, show_default=True, ludwig=("-bs",), help="Images per call."
 )

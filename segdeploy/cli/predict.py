@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @options.precision
 @options.threads
 @options.device
+@options.host_code
 @click.option("--batch-size", "-bs", type=int, hidden=True, expose_value=False)
 @options.without_effect("--skip-save-unprocessed-output")
 @options.logging_level
@@ -40,6 +41,7 @@ def command(
     precision: str,
     threads: int | None,
     device: str,
+    host_code: bool,
 ) -> None:
     """Write the mask of each image: a palette PNG of the image's own size, pixel value = class id.
 
@@ -65,7 +67,7 @@ def command(
         root = common_folder(inputs)
     elif dataset is not None or split != "full":
         raise click.UsageError("expected either INPUTS or a table, got both")
-    options_ = RunnerOptions(threads=threads, device=device, precision=precision)
+    options_ = RunnerOptions(threads=threads, device=device, precision=precision, host_code=host_code)
     with open_runner(opened, backend, options_) as runner, progress("predicting") as step:
         result = predict(runner, opened.spec, inputs, output, overlay=overlay, root=root, progress=step)
     say(f"{len(result.written)} mask(s) in {output}")

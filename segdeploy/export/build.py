@@ -16,14 +16,14 @@ from segdeploy.config.export import Export
 from segdeploy.data.natural import natural_images
 from segdeploy.data.table import read_table
 from segdeploy.errors import ExportError, GateError, MissingPartError, ModelError
-from segdeploy.export.engine import make_engine, write_engine, write_lock
+from segdeploy.export.engine import is_target, make_engine, with_target, write_engine, write_lock
 from segdeploy.export.engine_options import EngineOptions, Profile
 from segdeploy.export.verify import find_truth, verify
 from segdeploy.files import sha256
 from segdeploy.runtime.engine_lock import ENGINE_FILE, LOCK_FILE, Here, check, parse_lock, read_lock
 from segdeploy.runtime.gpu import current_gpu
 from segdeploy.runtime.runner import RunnerOptions, open_runner
-from segdeploy.runtime.trt import FLAVOURS, TENSORRT, pick_flavour
+from segdeploy.runtime.trt import TENSORRT, pick_flavour
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from segdeploy.export.engine_options import Range
     from segdeploy.model.spec import ModelSpec
     from segdeploy.runtime.engine_lock import EngineLock
+    from segdeploy.runtime.gpu import Gpu
     from segdeploy.runtime.runner import Runner
+    from segdeploy.runtime.trt import Flavour
 
     Progress = Callable[[int, int], None]
 
@@ -96,12 +98,13 @@ def build(
     lock, reasons = _present(opened)
     before = options_of(lock) if lock is not None else EngineOptions()
     precision = changes.precision or (lock.precision if lock is not None else lightest(opened))
-    options = _changed(before, changes, flavour.name)
+    gpu = _target(flavour, changes)
+    options = _changed(before, changes, flavour, gpu)
     if lock is not None:
         graph = opened.find("onnx", lock.precision, target="tensorrt")
         found = Here(
             flavour.version,
-            current_gpu() if flavour.name == TENSORRT else None,  # for RTX the targets are named, not found
+            gpu,
             engine_sha256=sha256(path / ENGINE_FILE),
             onnx_sha256=graph.sha256 if graph is not None else "",
         )
@@ -114,9 +117,11 @@ def build(
     if force:
         reasons.append("asked for")
     if reasons or lock is None:
-        options = replace(options, flavour=next(word for word, name in FLAVOURS.items() if name == flavour.name))
+        options = replace(options, flavour=flavour.word)
         opened = add_engine(opened, precision, options, progress)
         lock = read_lock(path / LOCK_FILE)
+    else:
+        write_lock(path, lock)  # the file beside the engine may be lost or damaged
     if reasons or not lock.version_compatible:  # else its code for the CPU came from elsewhere: nobody said to run it
         opened, lock = _verified(opened, lock, verify_table, progress)
     failed = [reason for record in lock.verification for reason in record["reasons"]]
@@ -145,8 +150,8 @@ def engine_target(flavour: str | None) -> str | None:
 def first_options(changes: Changes) -> EngineOptions:
     """The options of an engine where none is yet; MissingPartError: no TensorRT that can build here."""
     flavour = pick_flavour(changes.flavour)
-    options = _changed(EngineOptions(), changes, flavour.name)
-    return replace(options, flavour=next(word for word, name in FLAVOURS.items() if name == flavour.name))
+    options = _changed(EngineOptions(), changes, flavour, _target(flavour, changes))
+    return replace(options, flavour=flavour.word)
 
 
 def add_engine(
@@ -221,7 +226,13 @@ def options_of(lock: EngineLock) -> EngineOptions:
     )
 
 
-def _changed(before: EngineOptions, changes: Changes, flavour: str) -> EngineOptions:
+def _target(flavour: Flavour, changes: Changes) -> Gpu | None:
+    """The GPU here, where the engine is to run on it: TensorRT for RTX also builds for others, and not for all."""
+    gpu = current_gpu()
+    return None if gpu is None or changes.compute_capabilities or not is_target(flavour, gpu) else gpu
+
+
+def _changed(before: EngineOptions, changes: Changes, flavour: Flavour, gpu: Gpu | None) -> EngineOptions:
     profiles = before.profiles
     if changes.batch or changes.height or changes.width:
         first = profiles[0]
@@ -235,8 +246,11 @@ def _changed(before: EngineOptions, changes: Changes, flavour: str) -> EngineOpt
         "version_compatible": changes.version_compatible,
         "hardware_compatible": changes.hardware_compatible,
     }
-    if flavour == TENSORRT and not changes.compute_capabilities:  # its engines are for the GPU that is here
-        given["compute_capabilities"] = ()
+    if not changes.compute_capabilities:
+        if flavour.name == TENSORRT:  # its engines are for the GPU that is here
+            given["compute_capabilities"] = ()
+        elif gpu is not None:
+            given["compute_capabilities"] = with_target(before.compute_capabilities, gpu)
     return replace(before, profiles=profiles, **{k: v for k, v in given.items() if v is not None})
 
 

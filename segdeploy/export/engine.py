@@ -7,6 +7,7 @@ such flags, builds what 10 does. Facts behind the calls: https://docs.nvidia.com
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from segdeploy.errors import ConfigError, ExportError, MissingPartError
 from segdeploy.export import timing_cache
 from segdeploy.export.engine_monitor import build_plan
 from segdeploy.export.engine_options import EngineOptions, shape_ranges
+from segdeploy.export.parser_verdict import refusals_of
 from segdeploy.files import sha256, write_bytes, write_text
-from segdeploy.runtime.engine_lock import ENGINE_FILE, LOCK_FILE, EngineLock
+from segdeploy.runtime.engine_lock import ENGINE_FILE, LOCK_FILE, EngineLock, covers
 from segdeploy.runtime.gpu import current_gpu
 from segdeploy.runtime.trt import RTX, TENSORRT, pick_flavour
 
@@ -73,7 +75,7 @@ def make_engine(
     Raises:
         MissingPartError: no TensorRT that can build here.
         ConfigError: an option that this TensorRT does not have.
-        ExportError: the parser refuses the graph (with node and reason), a profile is impossible, or the build
+        ExportError: the parser refuses the graph (with node, layer and reason), a profile is impossible, or the build
             fails; out of memory is said to be so.
     """
     options = options or EngineOptions()
@@ -126,8 +128,10 @@ def write_engine(folder: Path, built: Built) -> EngineLock:
 
 
 def write_lock(folder: Path, lock: EngineLock) -> None:
-    """Write `engine.lock.json`."""
-    write_text(folder / LOCK_FILE, lock.model_dump_json(indent=2) + "\n")
+    """Write `engine.lock.json`, where it does not say just this already."""
+    file, text = folder / LOCK_FILE, lock.model_dump_json(indent=2) + "\n"
+    if not file.is_file() or file.read_bytes() != text.encode():
+        write_text(file, text)
 
 
 def _targets(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> tuple[str, ...]:
@@ -143,7 +147,7 @@ def _targets(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> tuple
             raise MissingPartError(f"{flavour.title} builds on the GPU that the engine is for, and finds none here")
         same = options.hardware_compatible != "ampere_plus"
         return (gpu.compute_capability,) if same else ("8.0+",)
-    known = [n.lower() for n in flavour.module.ComputeCapability.__members__ if n.startswith("SM")]
+    known = _rtx_targets(flavour)
     for name in asked:
         if name not in known:
             raise ConfigError(
@@ -151,7 +155,32 @@ def _targets(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> tuple
             )
     if len(set(asked)) != len(asked):
         raise ConfigError(f"--compute-capability {','.join(asked)}: names a target twice")
-    return tuple(f"{name[2:-1]}.{name[-1]}" for name in asked) or RTX_DEFAULT
+    return _capabilities(asked)
+
+
+def _capabilities(targets: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name[2:-1]}.{name[-1]}" for name in targets) or RTX_DEFAULT
+
+
+def _rtx_targets(flavour: Flavour) -> list[str]:
+    return [n.lower() for n in flavour.module.ComputeCapability.__members__ if n.startswith("SM")]
+
+
+def is_target(flavour: Flavour, gpu: Gpu) -> bool:
+    """Whether this flavour can build for the GPU: TensorRT for RTX has none of the data centre's latest."""
+    return flavour.name == TENSORRT or _target_name(gpu.compute_capability) in _rtx_targets(flavour)
+
+
+def with_target(targets: tuple[str, ...], gpu: Gpu) -> tuple[str, ...]:
+    """Targets of TensorRT for RTX, and the GPU's own where they, or without any the usual ones, leave it out."""
+    capabilities = _capabilities(targets)
+    if covers(capabilities, gpu):
+        return targets
+    return tuple(_target_name(c) for c in (*capabilities, gpu.compute_capability))
+
+
+def _target_name(capability: str) -> str:
+    return f"sm{capability.removesuffix('+').replace('.', '')}"
 
 
 def _parse(flavour: Flavour, network: Any, path: Path) -> Any:
@@ -160,10 +189,17 @@ def _parse(flavour: Flavour, network: Any, path: Path) -> Any:
         parser = flavour.module.OnnxParser(network, flavour.logger)
         if parser.parse_from_file(str(path)):  # a path, so that weights in files of their own are found
             return parser
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    # Nodes are named as torch named them, the nearest there is to a line of source: node_conv2d_5, node_layer_norm.
-    said = [f"{e.node_name() or 'graph'} ({e.node_operator() or 'no operator'}): {e.desc().strip()}" for e in errors]
+    said = [str(refusal) for refusal in refusals_of(flavour, parser, _layers(path))]
     raise ExportError(f"{path}: {flavour.title} refuses it: {'; '.join(said) or heard.reason or 'it does not say why'}")
+
+
+def _layers(path: Path) -> dict[str, str]:
+    """The torch module of each node by the node's name, where onnx is installed; the target has none."""
+    if importlib.util.find_spec("onnx") is None:
+        return {}
+    from segdeploy.export.lint_graph import layers_of
+
+    return layers_of(path)
 
 
 def _configure(flavour: Flavour, builder: Any, options: EngineOptions) -> Any:

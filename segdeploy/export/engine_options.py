@@ -84,11 +84,22 @@ def shape_ranges(
         name: the graph's, for the message.
 
     Raises:
-        ExportError: a side that is fixed in the graph shall vary, or be of another size.
+        ExportError: a side that is fixed in the graph shall vary, or be of another size; or no profile holds `size`.
     """
-    return tuple(
+    ranges = tuple(
         {key: _shape_range(profile, shape, size, name) for key, shape in inputs.items()} for profile in options.profiles
     )
+    if not any(_holds(profile, size) for profile in options.profiles):
+        raise ExportError(
+            f"{name}: its model takes {size[0]} x {size[1]} (height x width), and no profile holds that size; "
+            "let --height and --width include it, or leave them out"
+        )
+    return ranges
+
+
+def _holds(profile: Profile, size: tuple[int, int]) -> bool:
+    sides = zip((profile.height, profile.width), size, strict=True)
+    return all(asked is None or asked[0] <= side <= asked[-1] for asked, side in sides)
 
 
 def _shape_range(profile: Profile, shape: Sequence[int], size: tuple[int, int], name: str) -> ShapeRange:

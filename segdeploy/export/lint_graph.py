@@ -12,6 +12,7 @@ from onnx import inliner, numpy_helper
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -140,6 +141,17 @@ class Graph:
 def layer_of(proto: onnx.NodeProto) -> str:
     """The torch module that a node was traced from; empty where the file does not say."""
     return next((p.value for p in proto.metadata_props if p.key == LAYER_KEY), "")
+
+
+def layers_of(path: Path) -> dict[str, str]:
+    """The torch module of each node in an ONNX file by the node's name; empty where that is no ONNX file."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError:
+        return {}
+    return {node.name: layer_of(node) for node in model.graph.node}
 
 
 def _value(info: onnx.ValueInfoProto) -> Value:

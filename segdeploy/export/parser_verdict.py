@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import ModelError
@@ -77,7 +77,7 @@ def ask_parser(path: Path, flavour: Flavour, layers: Mapping[str, str] | None = 
     with flavour.listening() as heard:
         parser, network = _parser(flavour, builder)
         accepted = bool(parser.parse(data, str(path)))
-        found = _errors(flavour, parser)
+        found = refusals_of(flavour, parser, layers)
         del parser, network
         refused = 0
         if not accepted:
@@ -88,8 +88,7 @@ def ask_parser(path: Path, flavour: Flavour, layers: Mapping[str, str] | None = 
         raise ModelError(f"{path}: expected an ONNX file, the parser cannot read it")
     if not accepted and not found:
         found = [Refusal("", "", heard.reason or "the parser does not say why", "")]
-    refusals = tuple(replace(refusal, layer=(layers or {}).get(refusal.node, "")) for refusal in found)
-    return Verdict(flavour.name, flavour.version, accepted, refusals, refused)
+    return Verdict(flavour.name, flavour.version, accepted, tuple(found), refused)
 
 
 def _parser(flavour: Flavour, builder: Any) -> tuple[Any, Any]:
@@ -99,20 +98,21 @@ def _parser(flavour: Flavour, builder: Any) -> tuple[Any, Any]:
 
 
 def _unsupported(parser: Any, data: bytes, path: str) -> int:
-    if not hasattr(parser, "supports_model_v2"):  # TensorRT 10.0
-        return 0
     parser.supports_model_v2(data, path)
     parts = range(parser.num_subgraphs)
     return sum(len(parser.get_subgraph_nodes(i)) for i in parts if not parser.is_subgraph_supported(i))
 
 
-def _errors(flavour: Flavour, parser: Any) -> list[Refusal]:
+def refusals_of(flavour: Flavour, parser: Any, layers: Mapping[str, str] | None = None) -> list[Refusal]:
+    """What a parser that has read a graph says against it; `layers` as in `ask_parser`."""
+    layers = layers or {}
     codes = {int(value): name for name, value in flavour.module.ErrorCode.__members__.items()}
     found = []
     for error in (parser.get_error(i) for i in range(parser.num_errors)):
         functions = tuple(error.local_function_stack())
-        code = codes.get(int(error.code()), "")
-        found.append(Refusal(error.node_name(), error.node_operator(), _said(error.desc()), code, functions=functions))
+        code, node = codes.get(int(error.code()), ""), error.node_name()
+        layer = layers.get(node, "")
+        found.append(Refusal(node, error.node_operator(), _said(error.desc()), code, layer, functions))
     return found
 
 

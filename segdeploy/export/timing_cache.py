@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.data.facts_cache import cache_folder
+from segdeploy.errors import SegdeployError
 from segdeploy.files import write_bytes
 
 if TYPE_CHECKING:
@@ -36,7 +37,13 @@ def attach(config: Any, file: Path) -> bool:
 
     A file that the library does not take is left aside and will be replaced.
     """
-    kept = file.read_bytes() if file.is_file() else b""
+    try:
+        kept = file.read_bytes()
+    except FileNotFoundError:
+        kept = b""
+    except OSError as e:
+        log.info("%s: cannot be read (%s); kernels are timed anew", file, e.strerror or e)
+        kept = b""
     for blob in (kept, b"") if kept else (b"",):
         cache = config.create_timing_cache(blob)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
@@ -61,8 +68,8 @@ def keep(config: Any, file: Path) -> None:
             blob = ours.serialize()
             if blob is not None:
                 write_bytes(file, bytes(blob))
-    except OSError as e:
-        log.info("%s: the timing cache is not kept: %s", file, e.strerror or e)
+    except (OSError, SegdeployError) as e:
+        log.info("%s: the timing cache is not kept: %s", file, e)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from segdeploy.errors import ModelError
 from segdeploy.frozen import Frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from segdeploy.runtime.gpu import Gpu
@@ -117,7 +118,7 @@ def check(lock: EngineLock, here: Here) -> list[str]:
 
 def _other_gpu(lock: EngineLock, gpu: Gpu) -> list[str]:
     found = f"{gpu.name} (compute capability {gpu.compute_capability})"
-    if not any(_covers(wanted, gpu.compute_capability) for wanted in lock.compute_capabilities):
+    if not covers(lock.compute_capabilities, gpu):
         built = f"on {lock.gpu}, " if lock.gpu else ""
         return [f"built {built}for compute capability {', '.join(lock.compute_capabilities)}, here is {found}"]
     # Kernels are chosen by their time on one GPU: TensorRT warns of errors on another model of the same capability.
@@ -126,17 +127,19 @@ def _other_gpu(lock: EngineLock, gpu: Gpu) -> list[str]:
     return []
 
 
-def _covers(wanted: str, found: str) -> bool:
-    least = _numbers(wanted.removesuffix("+"))
-    return _numbers(found) >= least if wanted.endswith("+") else _numbers(found) == least
+def covers(capabilities: Iterable[str], gpu: Gpu) -> bool:
+    """Whether one of the compute capabilities, such as "8.6" or "12.0+", is the GPU's."""
+    found = numbers(gpu.compute_capability)
+    return any(found >= numbers(c.removesuffix("+")) if c.endswith("+") else found == numbers(c) for c in capabilities)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """A version's numbers, to compare: (11, 4, 0, 106) for 11.4.0.106."""
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def _is_later(version: str, than: str) -> bool:
-    return _numbers(version) > _numbers(than)
+    return numbers(version) > numbers(than)
 
 
 def parse_lock(text: str | bytes, name: str) -> EngineLock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.errors import SegdeployError
 from segdeploy.files import write_bytes
 
 if TYPE_CHECKING:
@@ -24,18 +25,26 @@ class KernelCache:
         self._known = b""
 
     def fill(self) -> None:
-        """Take what the file holds; one of another version or GPU is left aside."""
-        if self._file.is_file():
+        """Take what the file holds; one of another version or GPU, or that cannot be read, is left aside."""
+        try:
             self._known = self._file.read_bytes()
-            if not self._cache.deserialize(self._known):
-                log.info("%s: of another TensorRT or GPU; kernels are compiled anew", self._file)
-                self._cache.reset()
+        except FileNotFoundError:
+            return
+        except OSError as e:
+            log.info("%s: cannot be read (%s); kernels are compiled anew", self._file, e.strerror or e)
+            return
+        if not self._cache.deserialize(self._known):
+            log.info("%s: of another TensorRT or GPU; kernels are compiled anew", self._file)
+            self._cache.reset()
 
     def save(self) -> None:
-        """Write the file anew where kernels were added."""
+        """Write the file anew where kernels were added; where it cannot be, that costs time alone, and is logged."""
         found = self._cache.serialize()
         if found is not None and (content := bytes(found)) != self._known:
-            write_bytes(self._file, content)
+            try:
+                write_bytes(self._file, content)
+            except (OSError, SegdeployError) as e:
+                log.info("the compiled kernels are not kept: %s", e)
 
 
 def attach(config: Any, file: Path) -> KernelCache | None:

@@ -1,4 +1,4 @@
-"""Both flavours of TensorRT behind one loader: `tensorrt` (10 and 11) and `tensorrt_rtx` (TensorRT for RTX).
+"""Both flavours of TensorRT behind one loader: `tensorrt` (10.13 to 11) and `tensorrt_rtx` (TensorRT for RTX).
 
 They share every call that segdeploy makes; what one lacks, its caller looks for by name. Nothing is imported before
 `load`, so this module is safe on any host.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from segdeploy.errors import MissingPartError, ModelError, first_line
+from segdeploy.runtime.engine_lock import numbers
 from segdeploy.runtime.gpu import current_gpu
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ TENSORRT: Name = "tensorrt"
 RTX: Name = "tensorrt_rtx"
 FLAVOURS = {"tensorrt": TENSORRT, "rtx": RTX}
 """By the words of `--trt-flavour`."""
-MAJORS = (10, 11)
-"""Of standard TensorRT: strong typing, and no call that only one of them has."""
+OLDEST = (10, 13)
+"""Of standard TensorRT: from here to 11 there is every call that segdeploy makes, such as `create_runtime_config`."""
 
 _MODULES = {TENSORRT: ("tensorrt",), RTX: ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 TITLES = {TENSORRT: "TensorRT", RTX: "TensorRT for RTX"}
@@ -77,6 +78,11 @@ class Flavour:
     def version(self) -> str:
         """As the library says it, such as 11.4.0.106."""
         return str(self.module.__version__)
+
+    @property
+    def word(self) -> str:
+        """As `--trt-flavour` says it."""
+        return next(word for word, name in FLAVOURS.items() if name == self.name)
 
     @property
     def title(self) -> str:
@@ -142,15 +148,14 @@ def load(flavour: Name) -> Flavour:
     """The library of that name, `tensorrt` or `tensorrt_rtx`.
 
     Raises:
-        MissingPartError: it is not installed, cannot start, or is older than TensorRT 10.
+        MissingPartError: it is not installed, cannot start, or is TensorRT before 10.13 or after 11.
     """
     module = _imported(flavour)
     if module is None:
         raise MissingPartError(f"{TITLES[flavour]} is not installed; {_INSTALL[flavour]}")
-    major = str(module.__version__).partition(".")[0]
-    if flavour == TENSORRT and major not in map(str, MAJORS):
+    if flavour == TENSORRT and not OLDEST <= numbers(module.__version__) < (12,):
         raise MissingPartError(
-            f"TensorRT {module.__version__} is installed, expected 10 or 11; pip install -U 'segdeploy[trt]', "
+            f"TensorRT {module.__version__} is installed, expected 10.13 to 11; pip install -U 'segdeploy[trt]', "
             "or build for RTX GPUs: --trt-flavour rtx"
         )
     return _loaded(flavour, module)

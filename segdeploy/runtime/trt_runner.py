@@ -49,6 +49,11 @@ class TrtRunner(Runner):
         self.flavour = trt.load(lock.flavour)
         if reasons := check(lock, Here(self.flavour.version, gpu, engine_sha256=sha256)):
             raise ModelError(f"{path}: {'; '.join(reasons)}; run segdeploy build {path.parent} here")
+        if lock.version_compatible and not options.host_code:
+            raise ModelError(
+                f"{path}: a version-compatible engine, which brings code for the CPU; if its maker is trusted, "
+                "run it with --allow-host-code (in Python: RunnerOptions(host_code=True))"
+            )
         self.session: Session | None = None
         self._kernels: kernel_cache.KernelCache | None = None
         self._one_at_a_time = threading.Lock()

@@ -1,5 +1,6 @@
 """segdeploy build: its words."""
 
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from engines import SPEC, write_graph
 
 from segdeploy.bundle import BundleFile, artifact, open_model, write_bundle
 from segdeploy.cli import main
+from segdeploy.data.demo import generate
 
 
 @pytest.fixture
@@ -43,6 +45,26 @@ def test_every_option_arrives(build, folder):
     code, said = build("--trt-flavour", "rtx")
     assert (code, said.splitlines()[0]) == (0, "the engine fits this machine; --force builds it again")
     assert build("--trt-flavour", "rtx", "--force")[1].startswith("built: asked for\n")
+
+
+def test_version_compatible_engine_runs_where_that_is_allowed(build, folder, tensorrt, tmp_path, capsys):
+    table = generate(tmp_path / "data", count=2, size=(32, 48))
+    content = json.loads((folder / "bundle.json").read_text())
+    content["spec"]["classes"] |= {"names": list("abcdefg"), "colors": [[i] * 3 for i in range(7)]}
+    (folder / "bundle.json").write_text(json.dumps(content))
+    assert build("--version-compatible")[0] == 0
+    commands = [
+        ["predict", str(folder), "--dataset", str(table), "-o", str(tmp_path / "masks")],
+        ["evaluate", str(folder), "--dataset", str(table), "-o", str(tmp_path)],
+    ]
+    for words in commands:
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--backend", "tensorrt"])
+        assert caught.value.code == 2
+        assert "run it with --allow-host-code" in capsys.readouterr().err
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--backend", "tensorrt", "--allow-host-code"])
+        assert caught.value.code == 0
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,11 @@ def _level(lib, self, value):
     return 0 <= value <= 5
 
 
+@does("IBuilderConfig.set_compute_capability")
+def _set_target(lib, self, capability, index):
+    return 0 <= index < self.num_compute_capabilities
+
+
 @does("IBuilderConfig.max_aux_streams=")
 def _aux(lib, self, value):
     return value >= 0

@@ -4,9 +4,12 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from engines import SPEC, write_graph
+from tensorrt_double import RTX as DOUBLE_RTX
+from tensorrt_double import TensorRT
 
 from segdeploy import bundle
 from segdeploy.bundle import BundleFile, artifact, open_model
@@ -93,6 +96,22 @@ def test_an_engine_that_does_not_fit_is_built_anew(folder, harm):
     assert len(made.reasons) == 1
     assert open_model(folder).find("engine").sha256 == made.lock.engine_sha256
     assert build(folder, RTX).reasons == ()
+
+
+@pytest.mark.parametrize("harm", [None, b"{", b"other"])
+def test_a_lock_that_is_lost_or_damaged_is_mended(folder, tensorrt, harm):
+    made = build(folder, Changes(precision="fp32"))
+    file = folder / "engine.lock.json"
+    before = file.read_bytes()
+    if harm is None:
+        file.unlink()
+    else:
+        file.write_bytes(before.replace(b"verified", b"mended") if harm == b"other" else harm)
+    again = build(folder, Changes(precision="fp32"))
+    assert (again.reasons, again.lock, file.read_bytes()) == ((), made.lock, before)
+    stamp = file.stat().st_mtime_ns
+    build(folder, Changes(precision="fp32"))
+    assert file.stat().st_mtime_ns == stamp
 
 
 @real
@@ -239,6 +258,40 @@ def test_engine_for_other_gpus_is_not_run_on_this_one(folder, cuda_device):
     cuda_device.capability = (9, 0)
     made = build(folder, RTX)
     assert made.lock.status == "built, not run on hardware"
+    assert build(folder, RTX).reasons == ()
+
+
+def test_rtx_engine_for_other_gpus_gets_this_one_too(folder, cuda_device, monkeypatch):
+    """What the runner sends here is built anew for the GPU that is here; targets that are named stay as they are."""
+    library = TensorRT(DOUBLE_RTX, cuda_device)
+    monkeypatch.setitem(sys.modules, library.name, library.module)
+    build(folder, replace(RTX, compute_capabilities=("sm86",)))
+    assert build(folder, RTX).reasons == ()
+    cuda_device.capability = (12, 0)
+    with pytest.raises(ModelError, match=r"for compute capability 8\.6, here is .*run segdeploy build"):
+        open_runner(open_model(folder), "tensorrt")
+    assert build(folder, replace(RTX, compute_capabilities=("sm86",))).reasons == ()
+    made = build(folder, RTX)
+    assert made.reasons == ("built for compute capability 8.6, here is Double RTX (compute capability 12.0)",)
+    assert made.lock.compute_capabilities == ("8.6", "12.0")
+    assert made.lock.status.startswith("verified on ")
+    open_runner(open_model(folder), "tensorrt")
+    assert build(folder, RTX).reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("capability", "targets"),
+    [
+        ((7, 5), ("8.0", "8.6", "8.9", "12.0", "7.5")),
+        ((12, 1), ("8.0", "8.6", "8.9", "12.0+")),
+        ((9, 0), ("8.0", "8.6", "8.9", "12.0+")),
+    ],
+)
+def test_the_usual_targets_and_this_gpu(folder, cuda_device, monkeypatch, capability, targets):
+    library = TensorRT(DOUBLE_RTX, cuda_device)
+    monkeypatch.setitem(sys.modules, library.name, library.module)
+    cuda_device.capability = capability
+    assert build(folder, RTX).lock.compute_capabilities == targets
     assert build(folder, RTX).reasons == ()
 
 

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 
+import onnx
 import pytest
 from engines import HEIGHT, SPEC, WIDTH, write_graph
 
@@ -93,6 +94,19 @@ def test_free_height_and_width_and_several_profiles(tmp_path, out):
 
 
 @real
+def test_a_profile_must_hold_the_size_that_the_model_predicts_at(tmp_path, out):
+    path = write_graph(tmp_path / "free.onnx", height="height", width="width")
+    for other in (Profile(height=(8, 8, 15)), Profile(height=(17, 32, 32)), Profile(width=(32, 32, 32))):
+        with pytest.raises(
+            ExportError, match=r"its model takes 16 x 24 \(height x width\), and no profile holds that size"
+        ):
+            engine.build_engine(path, SPEC, out, options=rtx(profiles=(other,)))
+    assert names(out) == set()
+    lock = engine.build_engine(path, SPEC, out, options=rtx(profiles=(Profile(height=(32, 32, 32)), Profile())))
+    assert [p["image"].max[1] for p in lock.profiles] == [32, HEIGHT]
+
+
+@real
 def test_several_targets_in_one_plan(onnx_path, out):
     log = engine.build_engine(onnx_path, SPEC, out, options=rtx(compute_capabilities=("sm75", "sm120")))
     assert log.compute_capabilities == ("7.5", "12.0")
@@ -120,9 +134,21 @@ def test_what_cannot_be_leaves_nothing(onnx_path, out, how, error, words):
 
 
 @real
-def test_refused_graph_leaves_nothing(tmp_path, out):
+def test_refused_graph_leaves_nothing(tmp_path, out, monkeypatch):
     path = write_graph(tmp_path / "bad.onnx", refused=True)
-    with pytest.raises(ExportError, match=r"bad\.onnx: .* refuses it: node_resize_7 \(Resize\): .*antialias"):
+    model = onnx.load(path)
+    resize = next(n for n in model.graph.node if n.op_type == "Resize")
+    resize.metadata_props.add(key="segdeploy.layer", value="decoder.up.0")
+    onnx.save(model, path)
+    words = r"bad\.onnx: .* refuses it: node_resize_7 \(Resize\)%s: Antialiasing is not supported"
+    with pytest.raises(ExportError, match=words % " of decoder.up.0"):
+        engine.build_engine(path, SPEC, out, options=rtx())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # as on the target
+    with pytest.raises(ExportError, match=words % ""):
+        engine.build_engine(path, SPEC, out, options=rtx())
+    monkeypatch.undo()
+    path.write_bytes(b"no graph")
+    with pytest.raises(ExportError, match=r"bad\.onnx: .* refuses it: "):
         engine.build_engine(path, SPEC, out, options=rtx())
     assert names(out) == set()
 

@@ -1,6 +1,8 @@
 """Times of kernels between builds, by the doubles of TensorRT 10 and 11 (TensorRT for RTX keeps none)."""
 
+import errno
 import fcntl
+import logging
 import threading
 
 import pytest
@@ -90,6 +92,28 @@ def test_what_does_not_fit_is_left_aside_and_replaced(config, file, tensorrt, fo
     time_a_kernel(mine, "conv")
     timing_cache.keep(mine, file)
     assert kept(file) == {"conv"}
+
+
+def test_a_full_disk_costs_no_build(config, file, monkeypatch, caplog):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    caplog.set_level(logging.INFO, "segdeploy")
+    mine = config()
+    timing_cache.attach(mine, file)
+    with monkeypatch.context() as patch:
+        patch.setattr("segdeploy.files.os.fsync", full)
+        timing_cache.keep(mine, file)
+    assert not file.exists()
+    assert "the timing cache is not kept" in caplog.text
+    assert "No space left on device" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_costs_no_build(config, file):
+    file.mkdir(parents=True)
+    mine = config()
+    assert timing_cache.attach(mine, file)
+    timing_cache.keep(mine, file)
 
 
 def test_a_folder_that_cannot_be_written_costs_no_build(config, tmp_path):

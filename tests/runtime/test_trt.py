@@ -107,8 +107,8 @@ def test_not_installed(monkeypatch):
             "cannot start: libnvinfer.so.11",
         ),
         ("import tensorrt_libs_that_are_not_there", "cannot start: No module named 'tensorrt_libs_that"),
-        ("__version__ = '8.6.1'", "TensorRT 8.6.1 is installed, expected 10 or 11; pip install -U"),
-        ("__version__ = '9.3.0.post1'", "TensorRT 9.3.0.post1 is installed, expected 10 or 11"),
+        ("__version__ = '8.6.1'", "TensorRT 8.6.1 is installed, expected 10.13 to 11; pip install -U"),
+        ("__version__ = '9.3.0.post1'", "TensorRT 9.3.0.post1 is installed, expected 10.13 to 11"),
     ],
 )
 def test_installed_and_of_no_use(module, code, words):
@@ -116,6 +116,16 @@ def test_installed_and_of_no_use(module, code, words):
     with pytest.raises(MissingPartError, match=words) as e:
         trt.load(trt.TENSORRT)
     one_line(e)
+
+
+@pytest.mark.parametrize("version", ["10.12.0.36", "10.3.0", "12.0.0.1"])
+def test_versions_without_the_calls_that_are_made(tensorrt, monkeypatch, version):
+    monkeypatch.setattr(tensorrt.module, "__version__", version)
+    with pytest.raises(MissingPartError, match=f"TensorRT {version} is installed, expected 10.13 to 11; pip") as e:
+        trt.load(trt.TENSORRT)
+    one_line(e)
+    monkeypatch.setattr(tensorrt.module, "__version__", "10.13.0.35")
+    assert trt.load(trt.TENSORRT).version == "10.13.0.35"
 
 
 def test_no_driver(tensorrt):

@@ -1,6 +1,7 @@
 """The runner of engines on doubles of TensorRT 10, 11 and for RTX and of CUDA; last, on the real library."""
 
 import json
+import logging
 import shutil
 import sys
 import threading
@@ -331,6 +332,23 @@ def test_rtx_captures_itself_and_keeps_its_kernels(rtx, tmp_path, cuda_device):
     assert not kept.exists()
 
 
+@pytest.mark.parametrize("harm", ["no folder", "not a file"])
+def test_kernels_that_cannot_be_kept_cost_no_result(harm, rtx, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "segdeploy")
+    _, bundle = rtx
+    if harm == "no folder":
+        (tmp_path / "cache").write_text("")
+    else:
+        with open_tensorrt(bundle, options()) as runner:
+            runner.run(images(1))
+        (kept,) = (tmp_path / "cache" / "kernels").iterdir()
+        kept.unlink()
+        kept.mkdir()
+    with open_tensorrt(bundle, options()) as runner:
+        assert (runner.run(images(2)) == images(2).argmax(-1)).all()
+    assert "the compiled kernels are not kept: " in caplog.text
+
+
 def test_rtx_without_its_strategy_is_captured_by_us(rtx, cuda_device):
     library, bundle = rtx
     library.faults.graph_strategy = True
@@ -518,8 +536,9 @@ def test_code_for_the_cpu_runs_only_if_asked(graph, cuda_device, monkeypatch, tm
     monkeypatch.setitem(sys.modules, "tensorrt", library.module)
     lock = {"version": "10.16.1.11", "version_compatible": True}
     bundle = bundle_of(tmp_path, plan, library, **lock)
-    with pytest.raises(ModelError, match="host code"), open_tensorrt(bundle, options()):
-        pass
+    with pytest.raises(ModelError, match=r"brings code for the CPU; .* run it with --allow-host-code") as e:
+        open_tensorrt(bundle, options())
+    assert "\n" not in str(e.value)
     with open_tensorrt(bundle, options(host_code=True)) as runner:
         assert (runner.run(images(2)) == images(2).argmax(-1)).all()
 
