@@ -17,6 +17,7 @@ from segdeploy.export.graph import session_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import onnxruntime as ort
     from numpy.typing import NDArray
 
 Method = Literal["minmax", "entropy", "percentile"]
@@ -127,8 +128,10 @@ def collect(
     if not len(images):
         raise DataError("calibration: expected at least one image, found none")
     found = {name: Histogram() for name in names}
-    sessions = [(part, session_of(model, part, fast=True)) for part in in_parts(model, names, images[0].shape)]
+    sessions: list[tuple[list[str], ort.InferenceSession]] = []
     for done, image in enumerate(images, start=1):
+        if not sessions:
+            sessions = [(part, session_of(model, part, fast=True)) for part in in_parts(model, names, image.shape)]
         for part, session in sessions:
             for name, value in zip(part, session.run(part, {"image": image}), strict=True):
                 found[name].add(value)
