@@ -346,7 +346,7 @@ def test_lost_accuracy_of_int8_fails_and_whoever_runs_it_is_told(tiny_run, tiny_
     with open_runner(opened, "onnxruntime", RunnerOptions(device="cpu", threads=1)):
         assert not caplog.records
     with open_runner(opened, "onnxruntime", RunnerOptions(device="cpu", threads=1, precision="int8")):
-        assert "its int8 file failed its verification" in caplog.text
+        assert "model.int8-cpu.onnx: it failed its verification: " in caplog.text
 
 
 def test_int8_needs_images_and_fp16_does_without(tiny_run, tmp_path, caplog):

@@ -58,4 +58,4 @@ def test_tensorrt_for_rtx_parses_and_builds_it(place, tmp_path):
 
     spec = bundle.open_model(place / "bundle").spec
     lock = build_engine(place / "bundle" / "model.onnx", spec, tmp_path)
-    assert lock["status"] == "built, not run on hardware"
+    assert lock.status == "built, not run on hardware"
