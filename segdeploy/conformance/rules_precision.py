@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 FP16_AGREEMENT = 0.99
 """Share of equal labels. Random weights have many near-ties: a trained model agrees on far more."""
-# Narrow networks of random weights keep 70 % (mobilenetv2), wide ones 95; what eight bits destroy keeps no more than chance.
 INT8_AGREEMENT = 0.6
+"""Narrow networks of random weights keep 70 % (mobilenetv2), wide ones 95; what eight bits destroy keeps a guess."""
 _IMAGES = 4
 
 
