@@ -86,9 +86,12 @@ def in_precision(model: onnx.ModelProto, precision: str, images: Any) -> onnx.Mo
 
         return to_fp16(model, list(images[:, None]))[0]
     if precision == "int8":
+        from segdeploy.export.graphs import rest_in_fp16
         from segdeploy.export.quantize import quantize
 
-        return quantize(model, list(images[:, None]), targets=["tensorrt"], min_agreement=0)["tensorrt"].model
+        pictures = list(images[:, None])
+        found = quantize(model, pictures, targets=["tensorrt"], min_agreement=0)["tensorrt"]
+        return rest_in_fp16(found, pictures, ())[0]
     return model
 
 
