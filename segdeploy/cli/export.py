@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     type=click.Choice(["batch", "batch,height,width", "height,width"]),
     default="batch",
     show_default=True,
-    help="Sides that the ONNX file leaves free; the batch always is. An engine keeps the model's height and width.",
+    help="Sides that the ONNX file leaves free; the batch always is. "
+    "An engine keeps the model's sides but where --height and --width say more.",
 )
 @click.option("--trt", is_flag=True, help="Also build a TensorRT engine; that of TensorRT for RTX needs no GPU.")
 @engine_options

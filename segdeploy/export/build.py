@@ -169,7 +169,7 @@ def add_engine(
         raise ExportError(f"{opened.path}: expected a bundle, which can hold an engine; found a lone file or a run")
     source = opened.path / graph.file
     built = make_engine(source, opened.spec, opened.path, precision=precision, options=options, progress=progress)
-    others = tuple(a for a in opened.artifacts if a.kind != "engine")
+    others = _without_engine(opened)
     if len(others) != len(opened.artifacts):  # between two engines the bundle lists none, so it can always be opened
         bundle.write_bundle(opened.path, opened.file.model_copy(update={"artifacts": others}))
     return _list_engine(opened, write_engine(opened.path, built))
@@ -181,8 +181,12 @@ def _list_engine(opened: Bundle, lock: EngineLock) -> Bundle:
     if engine.sha256 != lock.engine_sha256:
         raise ModelError(f"{opened.path / ENGINE_FILE}: changed while it was compared; build again")
     assert opened.file is not None
-    kept = tuple(a for a in opened.artifacts if a.kind != "engine")
-    return bundle.write_bundle(opened.path, opened.file.model_copy(update={"artifacts": (*kept, engine)}))
+    artifacts = (*_without_engine(opened), engine)
+    return bundle.write_bundle(opened.path, opened.file.model_copy(update={"artifacts": artifacts}))
+
+
+def _without_engine(opened: Bundle) -> tuple[Artifact, ...]:
+    return tuple(a for a in opened.artifacts if a.kind != "engine")
 
 
 def _graph(opened: Bundle, precision: str) -> Artifact:

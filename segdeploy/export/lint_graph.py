@@ -151,6 +151,11 @@ def layers_of(path: Path) -> dict[str, str]:
         model = onnx.load(path, load_external_data=False)
     except DecodeError:
         return {}
+    return layers_in(model)
+
+
+def layers_in(model: onnx.ModelProto) -> dict[str, str]:
+    """The torch module of each node by the node's name."""
     return {node.name: layer_of(node) for node in model.graph.node}
 
 

@@ -122,7 +122,7 @@ def _lint(file: Path) -> tuple[list[Finding], dict[str, str]]:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     from segdeploy.export.lint import lint
-    from segdeploy.export.lint_graph import layer_of
+    from segdeploy.export.lint_graph import layers_in
 
     data = file.read_bytes()
     try:
@@ -132,7 +132,7 @@ def _lint(file: Path) -> tuple[list[Finding], dict[str, str]]:
         raise ModelError(f"{file}: expected an ONNX file: {first_line(e)}") from e
     if not model.graph.node:
         raise ModelError(f"{file}: expected an ONNX file, found no node in it")
-    return findings, {node.name: layer_of(node) for node in model.graph.node}
+    return findings, layers_in(model)
 
 
 def trt_text(about: Mapping[str, Any]) -> str:

@@ -1,14 +1,19 @@
 """A small graph and its model for tests of engines: one convolution, argmax, uint8 to uint8."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
 from segdeploy.classes import ClassMap
 from segdeploy.model.spec import ModelSpec, Part, Preprocessing
 
+real = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT for RTX is not installed"
+)
 HEIGHT, WIDTH = 16, 24
 PART = Part(name="made-up", config={}, distribution="tests", version="1")
 SPEC = ModelSpec(

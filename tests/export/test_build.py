@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from engines import SPEC, write_graph
+from engines import SPEC, real, write_graph
 from tensorrt_double import RTX as DOUBLE_RTX
 from tensorrt_double import TensorRT
 
@@ -21,9 +21,6 @@ from segdeploy.files import sha256
 from segdeploy.runtime.engine_lock import read_lock
 from segdeploy.runtime.runner import open_runner
 
-real = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT for RTX is not installed"
-)
 RTX = Changes(flavour="rtx", precision="fp32")
 
 

@@ -9,7 +9,7 @@ import time
 
 import onnx
 import pytest
-from engines import HEIGHT, SPEC, WIDTH, write_graph
+from engines import HEIGHT, SPEC, WIDTH, real, write_graph
 
 from segdeploy.errors import ConfigError, ExportError, MissingPartError
 from segdeploy.export import engine, timing_cache
@@ -18,9 +18,6 @@ from segdeploy.runtime.engine_lock import read_lock
 from segdeploy.runtime.gpu import current_gpu
 from segdeploy.runtime.trt import RTX, TENSORRT, load
 
-real = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT for RTX is not installed"
-)
 FILES = {"model.engine", "engine.lock.json", "engine.log"}
 
 

@@ -1,18 +1,15 @@
 """The loader of both flavours: the real TensorRT for RTX, the doubles of TensorRT, and what breaks while it loads."""
 
-import importlib.util
 import logging
 import sys
 
 import pytest
+from engines import real
 
 from segdeploy.errors import MissingPartError, ModelError
 from segdeploy.runtime import trt
 from segdeploy.runtime.gpu import Gpu, current_gpu
 
-real = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT for RTX is not installed"
-)
 without_gpu = pytest.mark.skipif(current_gpu() is not None, reason="there is a GPU here")
 
 
