@@ -27,7 +27,8 @@ from segdeploy.evaluate import evaluate
 from segdeploy.export.calibration import calibration_images
 from segdeploy.export.quantize import quantize
 from segdeploy.export.ranges import METHODS
-from segdeploy.export.verify import Agreement, Labels
+from segdeploy.export.verify import Agreement, find_truth
+from segdeploy.runtime.ort_providers import CPU, Provider
 from segdeploy.runtime.ort_runner import OrtRunner
 from segdeploy.runtime.runner import RunnerOptions
 
@@ -42,9 +43,14 @@ if TYPE_CHECKING:
 WARM_UP = 5
 
 
+def open_graph(path: Path, threads: int | None = None) -> OrtRunner:
+    """On onnxruntime's CPU kernels."""
+    return OrtRunner(path, Provider(CPU), RunnerOptions(device="cpu", threads=threads))
+
+
 def times(graphs: dict[str, Path], images: Sequence[NDArray[np.uint8]], threads: int, rounds: int) -> dict[str, Any]:
     """Milliseconds of the wall clock and of the CPU for each graph, and FP32's over each other's."""
-    runners = {name: OrtRunner(path, RunnerOptions(device="cpu", threads=threads)) for name, path in graphs.items()}
+    runners = {name: open_graph(path, threads) for name, path in graphs.items()}
     clocks = {"wall": time.perf_counter, "cpu": time.process_time}
     found: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in graphs} for clock in clocks}
     for i in range(-WARM_UP, rounds):
@@ -75,19 +81,21 @@ def _summary(values: dict[str, list[float]]) -> dict[str, Any]:
 
 def accuracy(graphs: dict[str, Path], samples: Sequence[Sample], spec: ModelSpec) -> dict[str, Any]:
     """Mean IoU of each graph, and the share of pixels with FP32's label."""
-    kept, rows = Labels(), {}
+    with open_graph(graphs["fp32"]) as runner:
+        truth = find_truth(runner, samples, spec)
+    rows: dict[str, Any] = {"fp32": {"mean_iou": round(truth.scores.mean_iou, 5)}}
     for name, path in graphs.items():
-        same = Agreement(kept)
-        with OrtRunner(path, RunnerOptions(device="cpu")) as runner:
-            note = kept.keep if name == "fp32" else same.add
-            scores = evaluate(runner, samples, spec, boundary=False, on_labels=note).scores
-        rows[name] = {"mean_iou": round(scores.mean_iou, 5)}
-        if name != "fp32":
-            rows[name] |= {
-                "drop": round(rows["fp32"]["mean_iou"] - scores.mean_iou, 5),
-                "agreement": round(same.mean, 5),
-                "worst_agreement": round(same.worst[1], 5),
-            }
+        if name == "fp32":
+            continue
+        same = Agreement(truth)
+        with open_graph(path) as runner:
+            scores = evaluate(runner, samples, spec, boundary=False, on_labels=same.add).scores
+        rows[name] = {
+            "mean_iou": round(scores.mean_iou, 5),
+            "drop": round(truth.scores.mean_iou - scores.mean_iou, 5),
+            "agreement": round(same.mean, 5),
+            "worst_agreement": round(same.worst[1], 5),
+        }
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,12 +31,22 @@ def build_plan(
     """
     monitor = _monitor(flavour.module, progress)
     config.progress_monitor = monitor
+    may_begin = Event()
+
+    def make() -> Any:
+        may_begin.wait()
+        return None if monitor.cancelled else builder.build_serialized_network(network, config)
+
     with ThreadPoolExecutor(1, thread_name_prefix="engine") as pool:
         try:
-            plan = pool.submit(builder.build_serialized_network, network, config).result()
+            building = pool.submit(make)
+            may_begin.set()  # the pool waits for this thread from here on, an interrupt within `submit` left it unknown
+            plan = building.result()
         except BaseException:
             monitor.cancelled = True
             raise
+        finally:
+            may_begin.set()
     if monitor.error is not None:
         raise monitor.error
     if plan is None:
