@@ -12,19 +12,23 @@ from segdeploy.model.spec import ModelSpec
 
 
 class Latency(Frozen):
-    """Milliseconds per call, uint8 batch in memory to uint8 map in memory."""
+    """Milliseconds per call; the row says from where to where."""
 
     p50: float
     p90: float
     p99: float
     mean: float
     min: float
-    samples: tuple[float, ...]
-    """Every measured call, in order."""
+    samples: tuple[tuple[float, ...], ...]
+    """Every measured call: the rounds in order, and the calls of each in order."""
 
 
 class Row(Frozen):
-    """One way of running the model at one batch size. A row that failed says why and has no numbers."""
+    """One way of running the model: backend x variant x precision x batch x threads x size, in a process of its own.
+
+    A row that failed says why and has no numbers. Rows of one batch, thread count and size take turns and can be
+    compared.
+    """
 
     name: str
     """For people: "torch channels_last", "onnxruntime"."""
@@ -33,16 +37,37 @@ class Row(Frozen):
     precision: str
     batch: int
     threads: int
+    """CPU threads of the engine."""
+    height: int
+    width: int
+    """Of the images that the network takes, pixels."""
     provider: str | None = None
     """What really ran: a CPU, CUDAExecutionProvider, ..."""
     status: Literal["ok", "failed"] = "ok"
     reason: str | None = None
     """Why it failed."""
     latency: Latency | None = None
+    """End to end: a uint8 batch in memory to a uint8 map in memory, by the clock."""
+    engine: Latency | None = None
+    """The engine's own share of the same calls: CUDA events where there are some, else the clock around its call."""
+    file_to_file: Latency | None = None
+    """From an image file to its mask file on disk, batch 1."""
     images_per_second: float | None = None
-    """batch / p50."""
+    """batch / p50 of `latency`."""
+    warmup_calls: int | None = None
+    """Untimed calls until the time was steady."""
+    steady: bool | None = None
+    """Whether it was, before patience ended."""
+    rounds: int | None = None
+    """Rounds that count."""
+    repeated: int | None = None
+    """Rounds that were thrown away and measured again, because other work had taken the cores."""
+    disturbed: int | None = None
+    """Rounds that count although other work had taken the cores, because patience ended."""
+    baseline: str | None = None
+    """Name of the row that `speedup` is quoted against: the fastest torch row of the same batch, threads and size."""
     speedup: float | None = None
-    """Median over the rounds of baseline time / this time, both of the same round and batch."""
+    """Median over the rounds of the baseline's time / this time, both of the same round."""
     speedup_low: float | None = None
     speedup_high: float | None = None
     """95 % bootstrap interval of `speedup`."""
@@ -53,41 +78,12 @@ class Row(Frozen):
     """From opening the files to being ready for the first call, imports of the engine included."""
     first_call_seconds: float | None = None
     """The first call; for a compiled row the compilation."""
+    cold_seconds: float | None = None
+    """From the start of a new Python process to the first mask."""
     peak_memory_mib: float | None = None
-    """Largest resident size of the row's process up to and with this batch size."""
-
-
-class ClassScore(Frozen):
-    """One class on the whole table."""
-
-    name: str
-    iou: float | None
-    accuracy: float | None
-    precision: float | None
-    pixels: int
-    iou_delta: float | None = None
-    """This IoU less torch's."""
-
-
-class Accuracy(Frozen):
-    """One backend on the whole table."""
-
-    name: str
-    """As in `Row.name`."""
-    backend: str
-    precision: str
-    images: int
-    mean_iou: float | None
-    pixel_accuracy: float | None
-    mean_class_accuracy: float | None
-    miou_delta: float | None = None
-    """This mean IoU less torch's, 0.01 = one point."""
-    label_agreement: float | None = None
-    """Share of pixels with the same class as torch's."""
-    per_class: tuple[ClassScore, ...]
-    absent_classes: tuple[str, ...] = ()
-    confusion: tuple[tuple[int, ...], ...]
-    """Rows: true class; columns: predicted class; pixels."""
+    """Largest resident size of the row's process."""
+    device_memory_mib: float | None = None
+    """What the row's process takes of the GPU's memory."""
 
 
 class Picture(Frozen):
@@ -103,12 +99,59 @@ class Picture(Frozen):
     """Image blended with the predicted classes."""
     errors: str
     """Grey image, wrong pixels in red, unlabelled pixels in blue-grey."""
+    agreement: float | None = None
+    """Share of this image's pixels with torch's class."""
+    disagreement: str | None = None
+    """Grey image, pixels whose class is not torch's in red."""
+
+
+class ClassScore(Frozen):
+    """One class on the whole table."""
+
+    name: str
+    iou: float | None
+    accuracy: float | None
+    precision: float | None
+    pixels: int
+    iou_delta: float | None = None
+    """This IoU less torch's."""
+    boundary_iou: float | None = None
+    """Boundary IoU, see segdeploy.boundary."""
+    boundary_delta: float | None = None
+    """This boundary IoU less torch's."""
+
+
+class Accuracy(Frozen):
+    """One backend on the whole table."""
+
+    name: str
+    """As in `Row.name`."""
+    backend: str
+    precision: str
+    images: int
+    mean_iou: float | None
+    pixel_accuracy: float | None
+    mean_class_accuracy: float | None
+    miou_delta: float | None = None
+    """This mean IoU less torch's, 0.01 = one point."""
+    boundary_iou: float | None = None
+    """Mean over the classes."""
+    boundary_delta: float | None = None
+    """This mean boundary IoU less torch's."""
+    label_agreement: float | None = None
+    """Share of pixels with the same class as torch's."""
+    worst: tuple[Picture, ...] = ()
+    """The images on which it agrees least with torch, worst first; of torch itself, those of the lowest IoU."""
+    per_class: tuple[ClassScore, ...]
+    absent_classes: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows: true class; columns: predicted class; pixels."""
 
 
 class BenchmarkResult(Frozen):
     """A whole benchmark."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     created: str
     """UTC, ISO 8601."""
     command: str
@@ -125,7 +168,7 @@ class BenchmarkResult(Frozen):
     rounds: int
     warmup: int
     baseline: str
-    """The row that speed-ups are quoted against: the fastest torch row without a compiler at the smallest batch."""
+    """The first group's `Row.baseline`: the fastest torch row at the smallest batch."""
     machine: dict[str, Any]
     """cpu, cpu_features, cores, memory_gib, os, python, load_average, packages {name: version}."""
     rows: tuple[Row, ...]
