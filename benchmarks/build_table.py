@@ -33,7 +33,7 @@ COLUMNS = (
 
 
 def pairs(suite: Any) -> list[tuple[str, str]]:
-    """The contract suite's parts and pairs first, then all others; last, with one decoder, what is others made deeper."""
+    """The contract suite's parts and pairs, then all others; last, with one decoder, what is others made deeper."""
     from segdeploy.plugin import registry
 
     skipped = {"encoder factory", *suite.DEEPER}
