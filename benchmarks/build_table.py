@@ -33,14 +33,16 @@ COLUMNS = (
 
 
 def pairs(suite: Any) -> list[tuple[str, str]]:
-    """The contract suite's parts and pairs first, then all others; what stands for others is left out."""
+    """The contract suite's parts and pairs, then all others; last, with one decoder, what is others made deeper."""
     from segdeploy.plugin import registry
 
     skipped = {"encoder factory", *suite.DEEPER}
     encoders = [name for name in registry.catalogue("encoder").plugins if f"encoder {name}" not in skipped]
     decoders = [name for name in registry.catalogue("decoder").plugins if name != "logits"]
     first = [(encoder, "fpn") for encoder in encoders] + [pair for pair in suite.PAIRS if pair[1] in decoders]
-    return list(dict.fromkeys([*first, *((e, d) for d in sorted(decoders) for e in encoders)]))
+    deeper = sorted(name.removeprefix("encoder ") for name in suite.DEEPER)
+    rest = [(encoder, decoder) for decoder in sorted(decoders) for encoder in encoders]
+    return list(dict.fromkeys([*first, *rest, *((encoder, "fpn") for encoder in deeper)]))
 
 
 def rows_of(suite: Any, encoder: str, decoder: str, precisions: list[str], folder: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """A small data set, run and bundle that many tests share; made for real, in seconds."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -12,6 +13,9 @@ import pytest
 hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 hypothesis.settings.register_profile("segdeploy", max_examples=60, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("segdeploy")
+
+# Torch and the exporter's graphs are millions of objects that stay: looking through them for garbage costs minutes.
+gc.set_threshold(100_000, 20, 100)
 
 TINY = """
 input_features:

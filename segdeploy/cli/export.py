@@ -65,13 +65,16 @@ def command(
     from segdeploy.plugin.extras import require
 
     require("train")
-    from segdeploy.export.build import Changes, add_engine, engine_target, first_options, lightest
+    from segdeploy.bundle import open_model
+    from segdeploy.export.build import Changes, add_engine, check_first, engine_target, first_options, lightest
     from segdeploy.export.run import export_run, export_settings
     from segdeploy.runtime.engine_lock import LOCK_FILE, read_lock
 
     output = output or run / "bundle"
     if not trt and changes(None) != Changes():
         raise click.UsageError("options of an engine need --trt")
+    if trt:
+        check_first(changes(None), open_model(run).spec, free_size="height" in dynamic)
     given = {"max_miou_drop": max_miou_drop, "min_agreement": min_agreement, "precisions": precision}
     settings = export_settings(run, given)
     if trt and precision is None and "fp16" not in settings.precisions:

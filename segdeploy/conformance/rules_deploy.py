@@ -30,23 +30,25 @@ def check_lint(subject: Subject) -> Found:
 
 
 def check_build(subject: Subject) -> Found:
-    """The real parser and builder of TensorRT for RTX, which need no GPU; free height and width where promised."""
+    """The real parser and builder of TensorRT for RTX, which need no GPU: fixed shapes, then all that may be free."""
     try:
-        lock, size = build_with_rtx(subject, subject.graph)
-        if subject.free_graph is not None:
+        lock, size = build_with_rtx(subject, subject.graph, profile=Profile(batch=(1, 1, 1)))
+        if subject.free_graph is None:
+            build_with_rtx(subject, subject.graph)
+        else:
             heights, widths = (sorted(side) for side in zip(*subject.sizes, strict=True))
             sides = Profile(height=(heights[0], heights[1], heights[2]), width=(widths[0], widths[1], widths[2]))
             build_with_rtx(subject, subject.free_graph, profile=sides)
     except MissingPartError as e:
         raise SkippedError(str(e)) from e
-    free = ", also with free height and width" if subject.free_graph is not None else ""
-    return Found(f"{lock.built_by}{free}, {lock.status}", {"version": lock.version, "bytes": size})
+    free = "batch, height and width" if subject.free_graph is not None else "batch"
+    return Found(f"{lock.built_by}, also with free {free}, {lock.status}", {"version": lock.version, "bytes": size})
 
 
 def build_with_rtx(
     subject: Subject, graph: bytes, precision: str = "fp32", profile: Profile | None = None
 ) -> tuple[EngineLock, int]:
-    """The lock and size in bytes of an engine of `graph`, at the graph's own size unless `profile` says others.
+    """The lock and size in bytes of an engine of `graph`, for 1 to 8 images of its own size unless `profile` says more.
 
     Raises:
         BrokenError: the parser or the builder refuses it; MissingPartError: TensorRT for RTX is not installed.
@@ -89,7 +91,7 @@ RULES = (
     Rule(
         name="tensorrt-build",
         kinds=("encoder", "decoder"),
-        sentence="TensorRT for RTX parses the exported graph and builds an engine of it.",
+        sentence="TensorRT for RTX parses the exported graph and builds engines of it, for fixed and for free shapes.",
         fix="Replace the operator that the message names by others.",
         check=check_build,
         needs=("tensorrt-lint", "dynamic-size"),

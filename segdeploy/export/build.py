@@ -16,8 +16,8 @@ from segdeploy.config.export import Export
 from segdeploy.data.natural import natural_images
 from segdeploy.data.table import read_table
 from segdeploy.errors import ExportError, GateError, MissingPartError, ModelError
-from segdeploy.export.engine import is_target, make_engine, with_target, write_engine, write_lock
-from segdeploy.export.engine_options import EngineOptions, Profile
+from segdeploy.export.engine import check_options, is_target, make_engine, with_target, write_engine, write_lock
+from segdeploy.export.engine_options import EngineOptions, Profile, check_multiple
 from segdeploy.export.verify import find_truth, verify
 from segdeploy.files import sha256
 from segdeploy.runtime.engine_lock import ENGINE_FILE, LOCK_FILE, Here, check, parse_lock, read_lock
@@ -147,6 +147,19 @@ def engine_target(flavour: str | None) -> str | None:
     return found.version if found.name == TENSORRT else "RTX"
 
 
+def check_first(changes: Changes, spec: ModelSpec, *, free_size: bool) -> None:
+    """Refuse options that the engine of a graph to come cannot have; without a TensorRT here nothing is asked.
+
+    Raises:
+        ConfigError, ExportError: see `check_options`.
+    """
+    try:
+        options = first_options(changes)
+    except MissingPartError:
+        return
+    check_options(options, spec, free_size=free_size)
+
+
 def first_options(changes: Changes) -> EngineOptions:
     """The options of an engine where none is yet; MissingPartError: no TensorRT that can build here."""
     flavour = pick_flavour(changes.flavour)
@@ -168,6 +181,8 @@ def add_engine(
     if opened.file is None:
         raise ExportError(f"{opened.path}: expected a bundle, which can hold an engine; found a lone file or a run")
     source = opened.path / graph.file
+    if options is not None:
+        check_multiple(options, int(graph.about.get("size_multiple", 1)), str(source))
     built = make_engine(source, opened.spec, opened.path, precision=precision, options=options, progress=progress)
     others = _without_engine(opened)
     if len(others) != len(opened.artifacts):  # between two engines the bundle lists none, so it can always be opened
@@ -268,15 +283,17 @@ def _verified(
     from segdeploy.runtime.trt_runner import open_tensorrt
 
     options = RunnerOptions(device="cuda", precision=lock.precision, host_code=lock.version_compatible)
+    changes: dict[str, Any]
     try:
-        candidate = open_tensorrt(opened, options)
-        reference = open_runner(opened, "onnxruntime", RunnerOptions(device="cpu"))
-    except MissingPartError as e:
-        changes: dict[str, Any] = {"status": f"built, not compared: {e}", "verification": ()}
-    else:
-        with candidate, reference:
+        with (
+            open_tensorrt(opened, options) as candidate,
+            open_runner(opened, "onnxruntime", RunnerOptions(device="cpu")) as reference,
+        ):
             records = _compare(reference, candidate, opened, lock.precision, table, progress)
             said = f"verified on {candidate.describe()['provider']}: "
+    except MissingPartError as e:  # the engine is whole, and the build not in vain
+        changes = {"status": f"built, not compared: {e}", "verification": ()}
+    else:
         failed = [reason for record in records for reason in record["reasons"]]
         worst = min(record["agreement"] for record in records)
         said += f"{worst:.4%} of the pixels agree with onnxruntime in FP32"

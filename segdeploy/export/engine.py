@@ -118,6 +118,29 @@ def make_engine(
     return Built(plan, lock, f"{flavour.title}, {onnx_path.name}\n{heard.text()}")
 
 
+def check_options(options: EngineOptions, spec: ModelSpec, *, free_size: bool) -> None:
+    """Refuse before a graph is made what its engine would be refused for; nothing is asked where none can be built.
+
+    Args:
+        options: of the engine.
+        spec: the model's description.
+        free_size: whether the graph will leave height and width free.
+
+    Raises:
+        ConfigError: an option that this TensorRT does not have. ExportError: impossible shapes.
+    """
+    size = (spec.preprocessing.height, spec.preprocessing.width)
+    sides = (-1, -1) if free_size else size
+    shape_ranges(options, {"image": (-1, *sides, 3)}, size, f"{spec.encoder.name} + {spec.decoder.name}")
+    try:
+        flavour = pick_flavour(options.flavour)
+        builder = flavour.builder()
+    except MissingPartError:
+        return
+    _targets(flavour, options, current_gpu())
+    _configure(flavour, builder, options)
+
+
 def write_engine(folder: Path, built: Built) -> EngineLock:
     """Write `engine.log`, `model.engine` and last `engine.lock.json`, each of them whole; and return the lock."""
     write_text(folder / LOG_FILE, built.log)

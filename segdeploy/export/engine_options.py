@@ -97,6 +97,18 @@ def shape_ranges(
     return ranges
 
 
+def check_multiple(options: EngineOptions, multiple: int, name: str) -> None:
+    """ExportError where a profile's height or width is not one that the model's encoder takes (`size_multiple`)."""
+    for side in ("height", "width"):
+        for asked in filter(None, (getattr(profile, side) for profile in options.profiles)):
+            if any(value % multiple for value in asked):
+                near = ",".join(str(max(1, round(value / multiple)) * multiple) for value in asked)
+                raise ExportError(
+                    f"{name}: --{side} {','.join(map(str, asked))}: its encoder takes multiples of {multiple}; "
+                    f"such as {near}"
+                )
+
+
 def _holds(profile: Profile, size: tuple[int, int]) -> bool:
     sides = zip((profile.height, profile.width), size, strict=True)
     return all(asked is None or asked[0] <= side <= asked[-1] for asked, side in sides)

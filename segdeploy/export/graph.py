@@ -11,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from segdeploy.environment import available_cores
 from segdeploy.errors import ExportError, ModelError, first_line
+from segdeploy.export.lint_graph import layer_of
 from segdeploy.runtime.ort_runner import import_onnxruntime
 
 if TYPE_CHECKING:
@@ -57,16 +58,19 @@ class GraphView:
         self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
 
     def layer_of(self, place: int) -> str:
-        """The module whose weights the node reads, or else those of the last node before it that reads any; "" if none.
+        """The torch module that a node was traced from, where the file says so; else a guess; "" where there is none.
 
-        torch's exporter names a weight by its module: `segmenter.decoder.fuse.weight`.
+        The guess is the module whose weights the node reads, or those of the last node before it that reads any:
+        torch's exporter names a weight by its module, `segmenter.decoder.fuse.weight`.
         """
+        if known := layer_of(self.nodes[place]):
+            return known
         seen, at = {place}, {place}
         while at:
             here = max(at)
             for name in self.nodes[here].input:
                 if name in self.constants and name.endswith((".weight", ".bias")):
-                    return str(name).rpartition(".")[0]
+                    return str(name).rpartition(".")[0].removeprefix("segmenter.")
             before = {self.producer[name] for name in self.nodes[here].input if name in self.producer} - seen
             seen |= before
             at = (at | before) - {here}

@@ -99,6 +99,8 @@ def export_run(
             _check_dynamic(segmenter, source.spec)
         progress("writing the graph", 0, 1)
         about = export_onnx(segmenter, source.spec, folder / ONNX_FILE, dynamic_size=dynamic_size)
+        if dynamic_size:
+            about["size_multiple"] = int(getattr(segmenter.encoder, "size_multiple", 1))
         shutil.copy2(source.path / weights.file, folder / bundle.WEIGHTS_FILE)
         kept = bundle.artifact(folder, bundle.WEIGHTS_FILE, "weights", "fp32", trained)
         graph = bundle.artifact(folder, ONNX_FILE, "onnx", "fp32", about)

@@ -1,7 +1,10 @@
 """segdeploy export: what stays free in the graph, by the command's own words."""
 
+import re
+
 import onnx
 import pytest
+from engines import real
 
 from segdeploy.cli import main
 
@@ -31,4 +34,28 @@ def test_other_words_are_refused(export):
     code, said, bundle = export("--dynamic", "width")
     assert code == 2
     assert "'batch,height,width', 'height,width'" in said
+    assert not bundle.exists()
+
+
+@real
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--compute-capability", "sm86,sm999"), "--compute-capability sm999: .*has no such target; it knows sm75"),
+        (
+            ("--hardware-compatible", "ampere_plus"),
+            "--hardware-compatible ampere_plus: .*does not take it; leave it out",
+        ),
+        (("--height", "32,64,64"), "its height is fixed at 64, .*or export with --dynamic batch,height,width"),
+        (
+            ("--dynamic", "height,width", "--height", "32,32,48"),
+            r"model takes 64 x 96 .* and no profile holds that size",
+        ),
+    ],
+)
+def test_what_the_engine_cannot_have_is_refused_before_the_graph_is_made(export, words, reason):
+    code, said, bundle = export("--trt", "--trt-flavour", "rtx", *words)
+    assert code == 2
+    assert re.search(reason, said)
+    assert "writing the graph" not in said
     assert not bundle.exists()

@@ -34,8 +34,8 @@ SMALL["encoder factory"] = {"function": "twins:make_network", "channels": 6, "st
 # A whole network from elsewhere, and what hands its logits on: they fit each other alone.
 PARTNER = {"encoder factory": "logits"}
 PARTS = {str(part): part for part in all_parts() if str(part) != "decoder logits"}
-# Minutes of export and build that show nothing new: the blocks of mit_b0, only more and wider; swin by another name.
-DEEPER = {f"encoder {name}" for name in (*PRESETS, "swin_transformer")} - {"encoder mit_b0"}
+# Minutes of export and build that show nothing new: the blocks of mit_b0, only more and wider; two by another name.
+DEEPER = {f"encoder {name}" for name in ("mit", *PRESETS, "swin_transformer")} - {"encoder mit_b0"}
 # The kit itself wires each encoder to fpn; these two, a convolutional network and a transformer, meet all the others.
 FORMS = ("timm", "mit_b0")
 PAIRS = [

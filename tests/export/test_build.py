@@ -14,7 +14,7 @@ from tensorrt_double import TensorRT
 from segdeploy import bundle
 from segdeploy.bundle import BundleFile, artifact, open_model
 from segdeploy.data.demo import generate
-from segdeploy.errors import ExportError, GateError, ModelError
+from segdeploy.errors import ExportError, GateError, MissingPartError, ModelError
 from segdeploy.export.build import Changes, add_engine, build, lightest, options_of
 from segdeploy.export.engine_options import EngineOptions, Profile
 from segdeploy.files import sha256
@@ -299,6 +299,33 @@ def test_without_onnxruntime_the_engine_is_built_and_not_compared(folder, tensor
     made = build(folder, Changes(precision="fp32"))
     assert made.lock.status.startswith("built, not compared: ")
     assert made.lock.verification == ()
+
+
+def test_a_gpu_that_goes_away_while_labels_are_compared_costs_no_engine(folder, tensorrt, monkeypatch):
+    class Gone:
+        def __enter__(self):
+            raise MissingPartError("the GPU went away")
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr("segdeploy.export.build.open_runner", lambda *_: Gone())
+    made = build(folder, Changes(precision="fp32"))
+    assert made.lock.status == "built, not compared: the GPU went away"
+    assert open_model(folder).find("engine").about["status"] == made.lock.status
+
+
+@real
+def test_sides_that_the_encoder_cannot_take_are_refused(folder):
+    write_graph(folder / "model.onnx", height="height", width="width")
+    graph = artifact(folder, "model.onnx", "onnx", "fp32", {"size_multiple": 8})
+    bundle.write_bundle(folder, BundleFile(spec=SPEC, artifacts=(graph,)))
+    before = state(folder)
+    words = r"model\.onnx: --height 12,16,32: its encoder takes multiples of 8; such as 16,16,32"
+    with pytest.raises(ExportError, match=words):
+        build(folder, Changes(flavour="rtx", height=(12, 16, 32)))
+    assert state(folder) == before
+    assert build(folder, Changes(flavour="rtx", height=(8, 16, 32))).reasons
 
 
 @real
