@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from segdeploy.cli import options
+from segdeploy.cli.gate_options import judged, tell
 from segdeploy.progress import say, stages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from segdeploy.benchmark.judge import Judge
 
 
 @click.command(name="benchmark")
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--pictures", type=click.IntRange(min=0), default=4, show_default=True, help="Examples in the report.")
 @options.threads
 @options.device
+@judged
 @options.output("report", "Folder for report.json, report.md and report.html.")
 def command(
     model: Path,
@@ -41,9 +46,11 @@ def command(
     pictures: int,
     threads: int | None,
     device: str,
+    judge_with: Callable[..., Judge],
     output: Path,
 ) -> None:
     """Accuracy and speed of every backend that can run MODEL, measured side by side, as one page."""
+    from segdeploy.benchmark.gates import selectable
     from segdeploy.benchmark.report import write_report
     from segdeploy.benchmark.run import benchmark_settings, run_benchmark
     from segdeploy.bundle import open_model
@@ -51,12 +58,14 @@ def command(
 
     opened = open_model(model)
     settings = benchmark_settings(opened, {"batches": batches, "rounds": rounds, "threads": threads})
+    names = [b.strip() for b in backends.split(",")] if backends else None
+    judge = judge_with(settings.gates, selectable(settings, names))
     with stages() as step:
         result = run_benchmark(
             opened,
             dataset,
             settings=settings,
-            backends=[b.strip() for b in backends.split(",")] if backends else None,
+            backends=names,
             compile=compile_,
             device=device,
             at="model" if at == "model" else "mask",
@@ -64,5 +73,7 @@ def command(
             command=shlex.join(["segdeploy", *sys.argv[1:]]),
             progress=step,
         )
+    result = judge.judge(result)
     say(benchmark_table(result))
     say(f"report: {write_report(result, output)}")
+    tell(judge, result)

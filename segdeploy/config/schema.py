@@ -14,6 +14,7 @@ from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Val
 from segdeploy.config.augmentation import Augmentations
 from segdeploy.config.bounds import Fraction, NonNegative, Side
 from segdeploy.config.export import Export
+from segdeploy.config.gates import parse_gate
 from segdeploy.config.preprocessing import Preprocessing
 from segdeploy.config.trainer import Trainer
 from segdeploy.frozen import Frozen
@@ -227,6 +228,14 @@ class Data(Frozen):
         return self
 
 
+def _is_gate(text: str) -> str:
+    return parse_gate(text).text
+
+
+GateText = Annotated[str, AfterValidator(_is_gate)]
+"""A limit, see segdeploy.config.gates."""
+
+
 class Benchmark(Frozen):
     """How `segdeploy benchmark` measures."""
 
@@ -238,6 +247,9 @@ class Benchmark(Frozen):
     """Rounds in which every row takes its turn."""
     warmup: Annotated[int, Field(ge=0)] = 5
     """Calls before the first round."""
+    gates: tuple[GateText, ...] = ()
+    """Limits that a benchmark must keep, such as miou_drop<=0.003 or p99_ms[backend=onnxruntime]<=25; else it ends
+    with exit code 3. `segdeploy gate --metrics` lists what can be limited."""
 
 
 class RunConfig(Frozen):
