@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     Rounds = Sequence[Sequence[float]]
 
 DRAWS = 2000
-_AT_ONCE = 1 << 22  # weights in memory at a time
 
 
 def p50_ratio_interval(old: Rounds, new: Rounds, seed: int = 0) -> tuple[float, float]:
@@ -52,12 +51,20 @@ def _drawn_medians(rounds: Rounds, rng: np.random.Generator) -> NDArray[np.float
     """Medians of all calls of `DRAWS` draws of as many rounds: a round that is drawn twice weighs twice."""
     values = np.concatenate([np.asarray(r, np.float64) for r in rounds])
     order = np.argsort(values)
-    values, owner = values[order], np.repeat(np.arange(len(rounds)), [len(r) for r in rounds])[order]
-    counts = rng.multinomial(len(rounds), np.full(len(rounds), 1 / len(rounds)), DRAWS).astype(np.int32)
-    medians = []
-    for part in np.array_split(counts, max(1, DRAWS * len(values) // _AT_ONCE)):
-        reached = np.cumsum(part[:, owner], axis=1) * 2
-        half = reached[:, -1:] // 2  # of twice the weights, so of all the calls
-        lower, upper = (reached >= half).argmax(axis=1), (reached > half).argmax(axis=1)
-        medians.append((values[lower] + values[upper]) / 2)
-    return np.concatenate(medians)
+    owner = np.repeat(np.arange(len(rounds)), [len(r) for r in rounds])[order]
+    # How many of the smallest i + 1 calls each round has, (calls, rounds): no draw has to be sorted.
+    smallest = np.cumsum(owner[:, None] == np.arange(len(rounds)), axis=0, dtype=np.int32)
+    weights = rng.multinomial(len(rounds), np.full(len(rounds), 1 / len(rounds)), DRAWS).astype(np.int32)
+    calls = weights @ smallest[-1]
+    middle = [_place(smallest, weights, needed) for needed in ((calls + 1) // 2, calls // 2 + 1)]
+    return np.asarray(values[order][middle].mean(axis=0))
+
+
+def _place(smallest: NDArray[np.int32], weights: NDArray[np.int32], needed: NDArray[np.int32]) -> NDArray[np.intp]:
+    """By bisection: of each draw, the place of the call with which `needed` calls are reached."""
+    low, high = np.zeros(len(weights), np.intp), np.full(len(weights), len(smallest) - 1)
+    for _ in range(len(smallest).bit_length()):
+        at = (low + high) // 2
+        enough = np.einsum("dr,dr->d", smallest[at], weights) >= needed
+        low, high = np.where(enough, low, at + 1), np.where(enough, at, high)
+    return low

@@ -92,10 +92,11 @@ def _row(
     known = [c for c in changes.values() if c.old is not None or c.new is not None]
     if doubts:
         return _told(row, "not comparable", "; ".join(doubts), known)
-    why = f"p50 {p50.old:.4g} -> {p50.new:.4g} ms, {_signed(p50)}"
+    verdict, why = _judge(p50, against), f"p50 {p50.old:.4g} -> {p50.new:.4g} ms, {_signed(p50)}"
     if against is not None and control is not None:
-        why += f"; speed-up over {control.new.name} {against.old:.3g} -> {against.new:.3g}, {_signed(against)}"
-    return _told(row, _judge(p50, against), why, known)
+        alike = "; torch's row moved alike" if verdict != _judge(p50, None) else ""
+        why += f"; speed-up over {control.new.name} {against.old:.3g} -> {against.new:.3g}, {_signed(against)}{alike}"
+    return _told(row, verdict, why, known)
 
 
 def _told(row: Row, verdict: Verdict, why: str, changes: Sequence[Change] = ()) -> RowChange:
@@ -186,7 +187,7 @@ def _signed(change: Change) -> str:
 def _drift(rows: Sequence[RowChange]) -> list[str]:
     """What torch's rows say of the machine."""
     moved = [f"{row_label(r)}: {r.why}" for r in rows if r.backend == "torch" and r.verdict in ("slower", "faster")]
-    head = "torch's own rows moved though torch and the model are the same, so the machine itself may have been another"
+    head = "torch's own rows moved though torch and the model are the same, so the machine itself may have changed pace"
     return [f"{head}: {'; '.join(moved)}"] if moved else []
 
 

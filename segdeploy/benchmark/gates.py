@@ -140,7 +140,7 @@ def _nothing(gate: Gate, rows: Iterable[Row]) -> GateCheck:
 
 def _check(gate: Gate, row: str, value: float | None, missing: str = "", named: Sequence[str] = ()) -> GateCheck:
     metric = gate.metric
-    unit = "" if metric.unit in ("fraction", "x") else f" {metric.unit}"
+    unit = "" if metric.unit in ("fraction", "x", "rows", "rounds") else f" {metric.unit}"
     if value is None:
         message = f"{row}: {metric.name} is not known: {missing}"
     else:

@@ -105,8 +105,8 @@ METRICS = {
         _change("first_call_s", "lower", "first_call_s new / old - 1"),
         _change("cold_s", "lower", "cold_s new / old - 1"),
         Metric(
-            "slower_rows", "rows", "lower", "run.slower_rows", "rows that have been shown to be slower than before",
-            needs=_OLDER,
+            "slower_rows", "rows", "lower", "run.slower_rows",
+            "rows shown to be slower than before, by the clock and against torch", needs=_OLDER,
         ),
         Metric("lost_rows", "rows", "lower", "run.lost_rows", "rows that are gone, or fail now", needs=_OLDER),
     )
