@@ -121,7 +121,8 @@ def _hold_run(gate: Gate, result: BenchmarkResult) -> GateCheck:
     if gate.metric.name == "failed_rows":
         if not rows:
             return _nothing(gate, result.rows)
-        return _check(gate, ALL_ROWS, sum(r.status == "failed" for r in rows))
+        failed = [row_label(r) for r in rows if r.status == "failed"]
+        return _check(gate, ALL_ROWS, len(failed), named=failed)
     if not any(r.verdict != "new" for r in compared):
         return _check(gate, ALL_ROWS, None, "it selects no row of the older report")
     if gate.metric.name == "lost_rows":

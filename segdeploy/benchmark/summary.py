@@ -29,7 +29,7 @@ def to_summary(result: BenchmarkResult) -> str:
                 "p99, ms",
                 f"Speed-up vs {result.baseline or 'torch'}",
                 "mIoU, %",
-                "Drop",
+                "mIoU delta, points",
                 "Same label, %",
             ),
             (_row(result, row) for row in result.rows),
@@ -53,8 +53,8 @@ def gates_line(checks: Sequence[GateCheck]) -> str:
 
 
 def _gates(checks: Sequence[GateCheck]) -> list[str]:
-    said = ["\n".join(f"- not kept: `{c.gate}` by {_plain(c.message)}" for c in checks if not c.passed)]
-    kept = "\n".join(f"- `{c.gate}` by {_plain(c.message)}" for c in checks if c.passed)
+    said = ["\n".join(f"- not kept: `{c.gate}`: {_plain(c.message)}" for c in checks if not c.passed)]
+    kept = "\n".join(f"- `{c.gate}`: {_plain(c.message)}" for c in checks if c.passed)
     if kept:
         said.append(f"<details><summary>Gates that were kept</summary>\n\n{kept}\n\n</details>")
     return [part for part in said if part]

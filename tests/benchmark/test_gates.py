@@ -167,7 +167,9 @@ def test_a_failed_row_keeps_no_gate(made):
         assert not bad.passed
         assert bad.message.endswith("is not known: the row failed: the engine crashed")
     assert broken(result, "failed_rows==0") == [("failed_rows==0", "all rows")]
-    assert held(result, "failed_rows==0")[0].value == 1
+    (check,) = held(result, "failed_rows==0")
+    assert check.value == 1
+    assert "failed_rows is 1 (onnxruntime int8, batch 1, 1 thread, 200x200), expected == 0" in check.message
     assert broken(result, "failed_rows[precision=fp32]==0", "failed_rows<=1") == []
 
 

@@ -29,10 +29,10 @@ def test_broken_gates_stand_in_the_open(made):
     result, text = told(made(), "p99_ms<=8", "speedup>=1.2")
     lines = text.splitlines()
     (broken,) = [line for line in lines if line.startswith("- not kept: ")]
-    assert broken == f"- not kept: `p99_ms<=8` by {html.escape(result.gates[0].message)}"
+    assert broken == f"- not kept: `p99_ms<=8`: {html.escape(result.gates[0].message)}"
     assert lines.index(broken) < lines.index("<details><summary>Gates that were kept</summary>")
     assert text.count("speedup&gt;=1.2") == 0
-    assert len([line for line in lines if line.startswith("- `speedup>=1.2` by onnxruntime")]) == 2
+    assert len([line for line in lines if line.startswith("- `speedup>=1.2`: onnxruntime")]) == 2
 
 
 def test_one_line_for_each_row(made):
