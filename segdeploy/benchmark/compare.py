@@ -205,12 +205,17 @@ _WORDS = {
 }
 
 
+_UNNAMED = ("no measurable change", "too few rounds", "not comparable", "failed in both")
+_NAMED = 4  # of many rows a reader wants the number; the table has them all
+
+
 def _verdict(rows: Sequence[RowChange], times: Sequence[str], scores: Sequence[str]) -> str:
     said = [f"Times cannot be compared: {'; '.join(times)}."] if times else []
     for verdict, words in _WORDS.items():
         mine = [row_label(r) for r in rows if r.verdict == verdict]
         if mine and not (times and verdict == "not comparable"):
-            named = "" if verdict == "no measurable change" else f": {'; '.join(mine)}"
+            more = f" and {len(mine) - _NAMED} more" if len(mine) > _NAMED else ""
+            named = "" if verdict in _UNNAMED else f": {'; '.join(mine[:_NAMED])}{more}"
             said.append(f"{len(mine)} row{'s' * (len(mine) > 1)} {words}{named}.")
     said.append(f"Scores cannot be compared: {'; '.join(scores)}." if scores else _scores(rows))
     return " ".join(filter(None, said))

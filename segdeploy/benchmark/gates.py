@@ -9,7 +9,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from segdeploy.benchmark.numbers import change_of, number_of, row_label
+from segdeploy.benchmark.numbers import change_of, number_of, row_label, row_name
 from segdeploy.benchmark.outcome import GateCheck
 from segdeploy.config.explain import suggest
 from segdeploy.config.gates import NUMBERS
@@ -65,14 +65,21 @@ def check_selectors(gates: Iterable[Gate], known: Mapping[str, Collection[str]],
 
 
 def hold(gates: Iterable[Gate], result: BenchmarkResult) -> tuple[GateCheck, ...]:
-    """Every gate against every row that it selects, in the order of gates and rows."""
+    """Every gate against every row that it selects, in the order of gates and rows.
+
+    Scores do not depend on batch, threads and size, so they are held once for the rows of a name.
+    """
     checks: list[GateCheck] = []
     for gate in gates:
         if gate.metric.source.startswith("run."):
             checks.append(_hold_run(gate, result))
             continue
-        rows = [row for row in result.rows if _selects(gate, row)]
-        checks += [_hold_row(gate, row, result) for row in rows] or [_nothing(gate, result.rows)]
+        held: dict[str, list[Row]] = {}
+        for row in result.rows:
+            if _selects(gate, row):
+                held.setdefault(row_name(row) if gate.metric.is_score else row_label(row), []).append(row)
+        checks += [_hold_rows(gate, label, rows, result) for label, rows in held.items()]
+        checks += [] if held else [_nothing(gate, result.rows)]
     return tuple(checks)
 
 
@@ -95,9 +102,15 @@ def _matches(word: str, key: str, value: str) -> bool:
     return word == value if key in NUMBERS else fnmatchcase(word.lower(), value.lower())
 
 
-def _hold_row(gate: Gate, row: Row, result: BenchmarkResult) -> GateCheck:
-    value = None if row.status == "failed" else number_of(gate.metric.name, result, row)
-    return _check(gate, row_label(row), value, _missing(gate, row, result))
+def _hold_rows(gate: Gate, label: str, rows: Sequence[Row], result: BenchmarkResult) -> GateCheck:
+    """One row, or all rows that share a score."""
+    found = [None if r.status == "failed" else number_of(gate.metric.name, result, r) for r in rows]
+    known = [value for value in found if value is not None]
+    if len(known) == len(found):
+        return _check(gate, label, max(known) if gate.metric.better == "lower" else min(known))
+    row = rows[found.index(None)]
+    where = f"{row_label(row)}: " if len(rows) > 1 else ""
+    return _check(gate, label, None, where + _missing(gate, row, result))
 
 
 def _missing(gate: Gate, row: Row, result: BenchmarkResult) -> str:

@@ -24,6 +24,11 @@ class Metric:
     factor: float = 1.0
     needs: str = ""
 
+    @property
+    def is_score(self) -> bool:
+        """Whether it is one number for all batches, threads and sizes."""
+        return self.source.startswith(("accuracy.", "change.miou.", "change.boundary.", "change.agreement."))
+
 
 _TORCH = "a row of torch to compare with"
 _OLDER = "an older report, see --compare"

@@ -197,6 +197,13 @@ def test_a_row_is_another_at_another_batch_or_thread_count(made, change):
     assert {r.verdict for r in found.rows if r.batch == 4} == {"new"}
 
 
+def test_of_many_rows_only_some_are_named(made):
+    new = made({"torch eager": 20.0, **{f"new{i}": 5.0 for i in range(6)}}, seed=1)
+    said = compare(new, made(seed=2), "old.json").verdict
+    assert "6 rows new: new0, batch 1, 1 thread, 200x200; new1, " in said
+    assert "; new3, batch 1, 1 thread, 200x200 and 2 more. 3 rows gone: torch channels_last, " in said
+
+
 def test_few_rounds_say_nothing(made):
     found = compare(made(seed=1, rounds=4), made(seed=2), "old.json")
     assert set(verdicts(found).values()) == {"too few rounds"}

@@ -76,7 +76,9 @@ def test_planted_faults_end_with_exit_code_3(run, save, made, labels, plant, bro
     assert code == 3
     assert head == f"segdeploy: {len(broken)} of 8 gates not kept:"
     assert len(lines) == len(broken)
-    assert all(line.startswith("  onnxruntime int8, batch 1, 1 thread, 200x200: ") for line in lines)
+    assert {line.partition(": ")[0] for line in lines} <= {
+        "  onnxruntime int8", "  onnxruntime int8, batch 1, 1 thread, 200x200"
+    }  # fmt: skip
     assert {g.partition("<")[0].partition(">")[0] for g in broken} == {line.split(": ")[1].split()[0] for line in lines}
     cases = ET.parse("gates.xml").getroot()[0].findall("testcase")  # both were written all the same
     assert {c.get("name").partition(":")[0] for c in cases if len(c)} == broken

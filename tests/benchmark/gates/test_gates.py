@@ -124,6 +124,21 @@ def test_planted_shift_of_one_pixel(made, labels):
     assert broken(result, "boundary_drop<=0.03", "miou_drop<=0.03") == [("boundary_drop<=0.03", "onnxruntime")]
 
 
+def test_a_score_is_held_once_for_all_batches(made, labels, change):
+    result = made(batches=(1, 4), maps={"onnxruntime int8": labels(1)})
+    checks = held(result, "boundary_drop<=0.03", "p50_ms<=1000")
+    assert [c.row for c in checks[:2]] == ["onnxruntime", "onnxruntime int8"]
+    assert [c.passed for c in checks[:2]] == [True, False]
+    assert len(checks) == 2 + 4
+    rows = list(result.rows)
+    rows[6] = rows[6].model_copy(update={"status": "failed", "reason": "out of memory"})
+    (check,) = held(result.model_copy(update={"rows": tuple(rows)}), "miou[precision=fp32]>=0")
+    assert not check.passed
+    assert check.message == (
+        "onnxruntime: miou is not known: onnxruntime, batch 4, 1 thread, 200x200: the row failed: out of memory"
+    )
+
+
 def test_torch_rows_are_held_only_if_named(made):
     result = made()
     assert [c.row.partition(",")[0] for c in held(result, "p50_ms<=100")] == ["onnxruntime", "onnxruntime int8"]
