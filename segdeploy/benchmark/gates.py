@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from segdeploy.benchmark.numbers import change_of, number_of, row_label, row_name
 from segdeploy.benchmark.outcome import GateCheck
+from segdeploy.benchmark.plan import plan_groups
 from segdeploy.config.explain import suggest
 from segdeploy.config.gates import NUMBERS
 from segdeploy.errors import ConfigError, GateError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from segdeploy.benchmark.outcome import RowChange
     from segdeploy.benchmark.result import BenchmarkResult, Row
+    from segdeploy.bundle import Bundle
     from segdeploy.config.gates import Gate
     from segdeploy.config.schema import Benchmark
 
@@ -29,16 +31,14 @@ _UNTOLD = ("not comparable", "too few rounds", "fails now", "failed in both")
 """Verdicts that leave open whether a row became slower."""
 
 
-def selectable(settings: Benchmark, backends: Sequence[str] | None) -> dict[str, Collection[str]]:
+def selectable(bundle: Bundle, settings: Benchmark, backends: Sequence[str] | None) -> dict[str, Collection[str]]:
     """What the rows of a benchmark will have, for `check_selectors`; `backends` are those that were asked for."""
     plugins = registry.catalogue("backend").plugins
     names = list(backends or plugins)
     held = {precision for name in names if name in plugins for precision in plugins[name].precisions}
-    return {
-        "backend": names,
-        "precision": [*sorted(held), "bf16"],  # torch's own mixed precision on a CPU
-        "batch": [str(batch) for batch in settings.batches],
-    }
+    groups = plan_groups(bundle, settings)
+    known: dict[str, Collection[str]] = {"backend": names, "precision": sorted(held | {"bf16"})}  # torch's AMP
+    return known | {key: [str(n) for n in sorted({getattr(g, key) for g in groups})] for key in NUMBERS}
 
 
 def check_selectors(gates: Iterable[Gate], known: Mapping[str, Collection[str]], *, compares: bool) -> None:

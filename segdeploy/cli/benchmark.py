@@ -65,7 +65,7 @@ def command(
     changes = {"batches": batches, "threads": threads, "sizes": sizes, "rounds": rounds, "seconds": seconds}
     settings = benchmark_settings(opened, changes)
     names = [b.strip() for b in backends.split(",")] if backends else None
-    judge = judge_with(settings.gates, selectable(settings, names))
+    judge = judge_with(settings.gates, selectable(opened, settings, names))
     with stages() as step:
         result = run_benchmark(
             opened,

@@ -1,6 +1,7 @@
 """`segdeploy gate`, and the gates of `segdeploy benchmark`, through the real command line."""
 
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -193,3 +194,23 @@ def test_a_benchmark_refuses_before_it_measures(run, tiny_bundle, tiny_table, tm
     assert said in err
     assert "checking the table" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_benchmark_is_held_to_its_gates(run, tiny_bundle, tiny_table, tmp_path):
+    (tmp_path / "rows.csv").write_text("".join(tiny_table.read_text().splitlines(keepends=True)[:4]))
+    for name in ("images", "masks"):
+        (tmp_path / name).symlink_to(tiny_table.parent / name)
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    about = json.loads((bundle / "bundle.json").read_text())
+    about["benchmark"]["gates"] = ["p99_ms<=60000"]  # from the configuration that the model was trained with
+    (bundle / "bundle.json").write_text(json.dumps(about))
+    words = ("benchmark", bundle, "--dataset", "rows.csv", "--backends", "onnxruntime", "--batches", "1")
+    words += ("--rounds", "2", "--seconds", "0", "--threads", "1", "--pictures", "0")
+    code, out, err = run(*words, "--gate", "speedup>=0", "--junit", "gates.xml")
+    assert code == 3
+    said = "speedup is not known: it needs a row of torch to compare with"
+    assert f"segdeploy: 1 of 2 gates not kept:\n  onnxruntime, batch 1, 1 thread, 96x64: {said}\n" in err
+    assert "report: report/report.html" in out  # it was written before the command failed
+    assert len(ET.parse("gates.xml").getroot().findall(".//failure")) == 1
+    result = parse_result(Path("report/report.json").read_bytes(), "report")
+    assert [(c.metric, c.passed) for c in result.gates] == [("p99_ms", True), ("speedup", False)]

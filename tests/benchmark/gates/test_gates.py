@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from segdeploy.benchmark.compare import compare
 from segdeploy.benchmark.gates import check_selectors, hold, raise_broken, selectable
 from segdeploy.benchmark.numbers import accuracy_of, number_of, row_label
 from segdeploy.benchmark.result import Accuracy, ClassScore, Latency, Picture, Row
+from segdeploy.bundle import Bundle
 from segdeploy.config.gate_metrics import METRICS
 from segdeploy.config.gates import parse_gate
 from segdeploy.config.schema import Benchmark
@@ -237,26 +240,33 @@ def test_the_error_has_a_line_for_each_broken_gate(made):
     raise_broken(())
 
 
+@pytest.fixture
+def bundle(made):
+    return Bundle(Path("model"), made().spec, ())
+
+
 @pytest.mark.parametrize(
     ("gate", "said"),
     [
         ("p99_ms[backend=onxruntime]<=1", "no row will have backend 'onxruntime'; did you mean 'onnxruntime'?"),
         ("p99_ms[precision=int4]<=1", "no row will have precision 'int4'; did you mean 'int8'?"),
         ("p99_ms[batch=8]<=1", "no row will have batch '8'; known: 1, 4"),
+        ("p99_ms[threads=2]<=1", "no row will have threads '2'; known: 1, 3"),
+        ("p99_ms[height=200,width=100]<=1", "no row will have width '100'; did you mean '200'?"),
         ("p50_change<=0.05", "needs an older report, see --compare"),
         ("slower_rows==0", "needs an older report, see --compare"),
     ],
 )
-def test_gates_that_no_row_could_keep_are_refused_at_once(gate, said):
-    known = selectable(Benchmark(batches=(1, 4)), None)
+def test_gates_that_no_row_could_keep_are_refused_at_once(bundle, gate, said):
+    known = selectable(bundle, Benchmark(batches=(1, 4), threads=(1, 3)), None)
     with pytest.raises(ConfigError) as caught:
         check_selectors([parse_gate(gate), parse_gate("miou>=0")], known, compares=False)
     assert str(caught.value) == f"gate {gate}: {said}"
 
 
-def test_gates_that_rows_can_keep_are_not_refused():
-    known = selectable(Benchmark(batches=(1, 4)), ["onnxruntime", "torch"])
-    gates = ["p99_ms[backend=onnx*,precision=int8,batch=4,provider=any]<=1", "p50_change<=0", "lost_rows==0"]
+def test_gates_that_rows_can_keep_are_not_refused(bundle):
+    known = selectable(bundle, Benchmark(batches=(1, 4), sizes=("64x32", "96x32")), ["onnxruntime", "torch"])
+    gates = ["p99_ms[backend=onnx*,precision=int8,batch=4,width=96,provider=any]<=1", "p50_change<=0", "lost_rows==0"]
     check_selectors([parse_gate(t) for t in gates], known, compares=True)
     with pytest.raises(ConfigError, match="no row will have backend 'tensorrt'"):
         check_selectors([parse_gate("miou[backend=tensorrt]>=0")], known, compares=True)
