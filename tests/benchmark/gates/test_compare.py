@@ -69,6 +69,28 @@ def test_what_is_shown_but_small_is_not_claimed(made):
     assert row.verdict == "no measurable change"
 
 
+def test_what_is_large_but_not_shown_is_not_claimed(made):
+    found = compare(made({"onnxruntime": 10.4}, rounds=8), made({"onnxruntime": 10.0}, seed=2, rounds=8), "old.json")
+    row, changes = of(found, "onnxruntime")
+    assert changes["p50_ms"].low < NOISE < changes["p50_ms"].change
+    assert row.verdict == "no measurable change"
+
+
+@pytest.mark.parametrize(
+    ("times", "name"),
+    [
+        ({"torch eager": 12.0, "torch channels_last": 16.0}, "torch eager"),
+        ({"torch eager": 20.0, "torch channels_last": 16.0}, "torch channels_last"),
+        ({"torch eager": 20.0, "torch compile": 5.0}, "torch eager"),  # compiled by who knows which compiler
+        ({"torch compile": 5.0}, "torch compile"),
+    ],
+)
+def test_the_yardstick_is_the_older_baseline(made, times, name):
+    times = {**times, "onnxruntime": 10.0}
+    row, _ = of(compare(made(times, seed=1), made(times, seed=2), "old.json"), "onnxruntime")
+    assert f"; speed-up over {name} " in row.why
+
+
 def test_a_slow_machine_is_no_slow_row(made):
     found = compare(made(seed=1, drift=1.1), made(seed=2), "old.json")
     assert verdicts(found) == {
