@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from segdeploy.benchmark.outcome import Comparison, GateCheck
 from segdeploy.errors import ModelError
 from segdeploy.frozen import Frozen
 from segdeploy.model.spec import ModelSpec
@@ -180,6 +181,10 @@ class BenchmarkResult(Frozen):
     """The bundle's own record of its comparison with torch (see segdeploy.export.verify.Parity)."""
     notes: tuple[str, ...] = ()
     """What a sceptic should know: "torch compile was left out: no C++ compiler", "the machine was busy", ..."""
+    gates: tuple[GateCheck, ...] = ()
+    """Limits that were held against the rows; empty: there were none."""
+    comparison: Comparison | None = None
+    """What changed since an older report; None: none was named."""
 
 
 def parse_result(text: str | bytes, name: str) -> BenchmarkResult:
