@@ -65,6 +65,8 @@ class RowChange(Frozen):
     backend: str
     variant: str
     precision: str
+    provider: str | None
+    """What really ran, in the newer report if the row is there."""
     batch: int
     threads: int
     height: int
