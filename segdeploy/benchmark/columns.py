@@ -95,6 +95,8 @@ def _outside(source: _Source) -> Cell:
 
 
 def _worst(index: int, found: Accuracy) -> Cell:
+    if found.label_agreement is not None and found.label_agreement >= 1:
+        return Cell(share(1.0))
     known = bool(found.worst) and found.worst[0].agreement is not None
     return Cell(share(found.worst[0].agreement), (f"accuracy.{index}.worst.0.agreement",)) if known else Cell(DASH)
 

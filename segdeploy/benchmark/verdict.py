@@ -67,8 +67,6 @@ def _headline(result: BenchmarkResult) -> str:
     if best is base:
         return f"Only torch ran at {outline.setting(group)}; its fastest row is {outline.label(result, best)}."
     said = [_TOLD[judge(best, result.rounds)].format(**_facts(result, best, base))]
-    if base is not None and not _only_torch(group):
-        said.append(", the fastest way that was found to run the model in torch")
     found = outline.accuracy_of(result, best)
     if best.backend != "torch":
         said.append(_labels(result, found[1] if found else None))
@@ -87,17 +85,14 @@ def _subject(result: BenchmarkResult) -> tuple[Group | None, Row | None]:
     return group, next(iter([*keeping, *others, *able]), None)
 
 
-def _only_torch(group: Group) -> bool:
-    return all(r.backend == "torch" for _, r in group.rows)
-
-
 def _facts(result: BenchmarkResult, row: Row, base: Row | None) -> dict[str, str]:
     elsewhere = base is not None and outline.on_cpu(base) != outline.on_cpu(row)
     name = (outline.label(result, base) if base else row.baseline) or "torch"
+    on = f" on {base.provider or 'the CPU'}" if elsewhere and base else ""
     return {
         "label": outline.label(result, row),
         "times": interval(row.speedup, row.speedup_low, row.speedup_high),
-        "base": f"{name} on {base.provider or 'the CPU'}" if elsewhere and base else name,
+        "base": f"{name}{on} (the fastest way that was found to run the model in torch)",
         "p50": figure(row.latency.p50 if row.latency else None),
         "doubt": "there is no interval" if row.speedup_low is None
         else f"{plural(row.rounds or result.rounds, 'round')} are too few",

@@ -182,7 +182,10 @@ def large_result():
                 more = {"precision": precision, "threads": threads, "height": 352, "width": 480,
                         "baseline": "torch compile"}  # fmt: skip
                 if slow is None:
-                    reason = "tensorrt: the library is not installed, and no GPU was found; expected libnvinfer.so.10"
+                    reason = (
+                        "no GPU that CUDA can use here: there is no driver, or it is older than this cuda-python "
+                        "(cudaErrorInsufficientDriver); install a driver, or choose other backends with --backends"
+                    )
                     rows.append(make_row(name, batch, 1.0, reason=reason, **more, **FAILED))
                     continue
                 p50 = 76.1 * slow * batch**0.95 / threads**0.85 * float(rng.uniform(0.98, 1.02))

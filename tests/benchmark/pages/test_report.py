@@ -324,8 +324,8 @@ def test_changes_come_with_their_intervals(large_result):
 def test_verdict_when_it_is_faster(result):
     said = verdict(result)
     assert said.headline == (
-        "onnxruntime is 1.31x [1.28, 1.34] as fast as torch eager, the fastest way that was found to run the model in "
-        "torch, and gives the same class on 99.998 % of the pixels "
+        "onnxruntime is 1.31x [1.28, 1.34] as fast as torch eager (the fastest way that was found to run the model in "
+        "torch), and gives the same class on 99.998 % of the pixels "
         f"(mIoU 52.60 vs 52.62 %, {MINUS}0.02 points). "
         "That is at batch 1, 2 CPU threads, 128 \N{MULTIPLICATION SIGN} 96 pixels."
     )
@@ -338,11 +338,11 @@ def test_verdict_when_it_is_faster(result):
 @pytest.mark.parametrize(
     ("speedup", "words"),
     [
-        ((0.8, 0.78, 0.82), "is slower than torch eager, 0.80x [0.78, 0.82] as fast"),
+        ((0.8, 0.78, 0.82), "model in torch), 0.80x [0.78, 0.82] as fast"),
         ((1.02, 0.97, 1.06), "is neither measurably faster nor slower than torch eager"),
         ((1.02, 1.001, 1.06), "1.02x [1.00, 1.06] as fast: the interval includes 1.0"),
         ((0.98, 0.95, 0.999), "is neither measurably faster nor slower"),
-        ((1.31, None, None), "is 1.31x as fast as torch eager by the median, but there is no interval"),
+        ((1.31, None, None), "model in torch) by the median, but there is no interval"),
         ((None, None, None), "onnxruntime takes 21.70 ms a call, and has no speed-up on record"),
     ],
 )
@@ -391,7 +391,7 @@ def test_verdict_on_labels(result):
 
 def test_verdict_names_both_devices_when_they_differ(result):
     said = verdict(change(result, "onnxruntime", provider="CUDAExecutionProvider")).headline
-    assert "as fast as torch eager on cpu, the fastest" in said
+    assert "as fast as torch eager on cpu (the fastest" in said
     assert said.endswith("96 pixels on CUDAExecutionProvider.")
 
 
