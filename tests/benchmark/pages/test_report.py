@@ -292,6 +292,20 @@ def test_steadiness_adds_up_all_settings(large_result):
     assert found["Steady"] == "not in 4 of 4"
 
 
+def test_losses_and_gains_have_their_own_colour(large_result):
+    text = to_html(large_result)
+    for measure in ("iou", "boundary"):
+        drawn = re.search(rf'<table class="heat" id="heat-{measure}">.*?</table>', text, re.DOTALL).group()
+        cells = re.findall(r'<td class="number (\w+)"(?: style="--a:([\d.]+)")?[^>]*>([^<]*)<', drawn)
+        assert len(cells) == 10 * 19
+        for kind, strength, said in cells:
+            wanted = "loss" if MINUS in said else "gain" if "+" in said else "zero"
+            assert (kind, bool(strength)) == (wanted, wanted != "zero")
+        largest = max(cells, key=lambda c: float(c[2].replace(MINUS, "")) if c[0] == "loss" else 0)
+        assert largest[1] == "1.00"
+        assert len({strength for _, strength, _ in cells}) > 20
+
+
 def test_worst_images_come_first_and_alike_rows_show_none(large_result):
     text = to_html(large_result)
     names = re.findall(r"<summary><strong>(.*?)</strong>", text)
