@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,3 +70,9 @@ def interval(value: float | None, low: float | None, high: float | None) -> str:
 def plural(number: int, word: str) -> str:
     """`number` of something: "1 thread", "2 threads"."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def markdown(text: object) -> str:
+    """Text that Markdown takes literally, on one line, also inside a table."""
+    text = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(", r"\\\g<0>", text)

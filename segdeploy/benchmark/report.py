@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -157,12 +156,6 @@ def _close(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> bool
     return all(abs((a or 0) - (b or 0)) < 0.005 for mine, theirs in pairs for a, b in zip(mine, theirs, strict=True))
 
 
-def _markdown(text: object) -> str:
-    """Text that Markdown takes literally, on one line, also inside a table."""
-    text = html.escape(" ".join(str(text).split()), quote=False)
-    return re.sub(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(", r"\\\g<0>", text)
-
-
 @cache
 def _templates() -> Environment:
     templates = Environment(
@@ -173,5 +166,5 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     known = ("figure", "count", "percent", "points", "share", "plural")
-    templates.filters |= {name: getattr(formats, name) for name in known} | {"md": _markdown}
+    templates.filters |= {name: getattr(formats, name) for name in known} | {"md": formats.markdown}
     return templates
