@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import re
 from typing import TYPE_CHECKING
 
+from segdeploy.benchmark.formats import figure, interval, markdown, percent, points, share
 from segdeploy.benchmark.numbers import accuracy_of, row_label
-from segdeploy.benchmark.report import figure, percent, points, share, speed, verdict
+from segdeploy.benchmark.verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +17,10 @@ if TYPE_CHECKING:
 
 def to_summary(result: BenchmarkResult) -> str:
     """The summary, a few dozen lines."""
-    parts = [f"### {gates_line(result.gates)}", _plain(verdict(result)), *_gates(result.gates)]
+    said = verdict(result)
+    parts = [f"### {gates_line(result.gates)}", f"**{markdown(said.headline)}**", *_gates(result.gates)]
+    if said.cautions:
+        parts.append(_folded("Before you quote these numbers", said.cautions))
     if result.comparison:
         parts += _comparison(result.comparison)
     parts += [
@@ -34,7 +36,7 @@ def to_summary(result: BenchmarkResult) -> str:
             ),
             (_row(result, row) for row in result.rows),
         ),
-        _plain(
+        markdown(
             f"{result.model}, {result.images} images of {result.table}, measured {result.created} on"
             f" {result.machine.get('cpu') or 'an unknown CPU'}"
         ),
@@ -52,20 +54,34 @@ def gates_line(checks: Sequence[GateCheck]) -> str:
     return f"Passed: {'all ' * (len(checks) > 1)}{len(checks)} gate{'s' * (len(checks) > 1)} kept"
 
 
+def change_lines(found: Comparison) -> list[tuple[str, str, str]]:
+    """Rows, verdict and why; rows of which the same is said share a line."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for row in found.rows:
+        alike.setdefault((row.verdict, row.why), []).append(row_label(row))
+    return [
+        (labels[0] + (f" and {len(labels) - 1} more" if labels[1:] else ""), verdict, why)
+        for (verdict, why), labels in alike.items()
+    ]
+
+
 def _gates(checks: Sequence[GateCheck]) -> list[str]:
-    said = ["\n".join(f"- not kept: `{c.gate}`: {_plain(c.message)}" for c in checks if not c.passed)]
-    kept = "\n".join(f"- `{c.gate}`: {_plain(c.message)}" for c in checks if c.passed)
-    if kept:
-        said.append(f"<details><summary>Gates that were kept</summary>\n\n{kept}\n\n</details>")
-    return [part for part in said if part]
+    broken = [f"- not kept: `{c.gate}`: {markdown(c.message)}" for c in checks if not c.passed]
+    kept = [f"`{c.gate}`: {markdown(c.message)}" for c in checks if c.passed]
+    said = ["\n".join(broken)] if broken else []
+    return [*said, _folded("Gates that were kept", kept, literal=False)] if kept else said
+
+
+def _folded(title: str, lines: Iterable[str], *, literal: bool = True) -> str:
+    body = "\n".join(f"- {markdown(line) if literal else line}" for line in lines)
+    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
 
 
 def _comparison(found: Comparison) -> list[str]:
-    said = [f"**Since {_plain(found.against)}** ({_plain(found.created)}): {_plain(found.verdict)}"]
+    said = [f"**Since {markdown(found.against)}** ({markdown(found.created)}): {markdown(found.verdict)}"]
     if found.differences:
-        said.append("\n".join(f"- {_plain(line)}" for line in found.differences))
-    rows = ((row_label(r), r.verdict, r.why) for r in found.rows)
-    return [*said, _table(("Row", "Time", "Why"), rows, left=3)]
+        said.append("\n".join(f"- {markdown(line)}" for line in found.differences))
+    return [*said, _table(("Row", "Time", "Why"), change_lines(found), left=3)]
 
 
 def _row(result: BenchmarkResult, row: Row) -> Sequence[str]:
@@ -76,7 +92,7 @@ def _row(result: BenchmarkResult, row: Row) -> Sequence[str]:
         row_label(row),
         figure(row.latency.p50),
         figure(row.latency.p99),
-        speed(row),
+        interval(row.speedup, row.speedup_low, row.speedup_high),
         percent(found.mean_iou if found else None),
         points(found.miou_delta if found else None),
         share(found.label_agreement if found else None),
@@ -85,12 +101,5 @@ def _row(result: BenchmarkResult, row: Row) -> Sequence[str]:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     rule = [" --- |" if i < left else " ---: |" for i in range(len(head))]
-    lines = [f"| {' | '.join(map(_plain, cells))} |" for cells in (head, *rows)]
+    lines = [f"| {' | '.join(map(markdown, cells))} |" for cells in (head, *rows)]
     return "\n".join([lines[0], f"|{''.join(rule)}", *lines[1:]])
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown takes literally, on one line, also in a table."""
-    return re.sub(
-        r"[\\`*|~\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", html.escape(" ".join(text.split()), quote=False)
-    )

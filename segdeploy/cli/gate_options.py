@@ -87,13 +87,12 @@ def judged(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def tell(judge: Judge, result: BenchmarkResult) -> None:
     """Print what changed and how many gates were kept, write what a CI reads; GateError where one was not."""
-    from segdeploy.benchmark.numbers import row_label
-    from segdeploy.benchmark.summary import gates_line
+    from segdeploy.benchmark.summary import change_lines, gates_line
 
     if result.comparison:
         say(f"since {result.comparison.against}: {result.comparison.verdict}")
-        for row in result.comparison.rows:
-            say(f"  {row.verdict}: {row_label(row)}: {row.why}")
+        for rows, verdict, why in change_lines(result.comparison):
+            say(f"  {verdict}: {rows}: {why}")
         for line in result.comparison.differences:
             say(f"  not the same: {line}")
     if result.gates:

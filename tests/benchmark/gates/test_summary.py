@@ -3,7 +3,7 @@ import re
 
 from segdeploy.benchmark.compare import compare
 from segdeploy.benchmark.gates import hold
-from segdeploy.benchmark.summary import gates_line, to_summary
+from segdeploy.benchmark.summary import change_lines, gates_line, to_summary
 from segdeploy.config.gates import parse_gate
 
 
@@ -54,9 +54,23 @@ def test_what_changed(made):
     assert "**Since main/report.json** (2026-02-03T10:11:12+00:00): 1 row slower: onnxruntime, batch 1" in text
     assert "\n- rounds: 20, now 30\n" in text
     changes, rows = tables(text)
-    assert [line[1].strip() for line in changes[2:]] == ["no measurable change", "slower", "new", "gone", "gone"]
+    assert [line[1].strip() for line in changes[2:]] == ["no measurable change", "slower", "new", "gone"]
     assert {len(line) for line in changes} == {3}
     assert len(rows) == 2 + 3
+
+
+def test_rows_of_which_the_same_is_said_share_a_line(made):
+    new = made(seed=1, machine={"cpu": "Other"}, batches=(1, 4))
+    lines = change_lines(compare(new, made(seed=2, batches=(1,)), "old.json"))
+    assert [(rows, verdict) for rows, verdict, _ in lines] == [
+        ("torch eager, batch 1, 1 thread, 200x200 and 3 more", "not comparable"),
+        ("torch eager, batch 4, 1 thread, 200x200 and 3 more", "new"),
+    ]
+
+
+def test_cautions_are_folded(made):
+    text = told(made(notes=("the machine was *busy*",)))[1]
+    assert "\n- the machine was \\*busy\\*\n" in text.partition("<summary>Before you quote these numbers</summary>")[2]
 
 
 def test_text_is_taken_literally(made, change):
