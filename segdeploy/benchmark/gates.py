@@ -105,9 +105,8 @@ def _matches(word: str, key: str, value: str) -> bool:
 def _hold_rows(gate: Gate, label: str, rows: Sequence[Row], result: BenchmarkResult) -> GateCheck:
     """One row, or all rows that share a score."""
     found = [None if r.status == "failed" else number_of(gate.metric.name, result, r) for r in rows]
-    known = [value for value in found if value is not None]
-    if len(known) == len(found):
-        return _check(gate, label, max(known) if gate.metric.better == "lower" else min(known))
+    if None not in found:
+        return _check(gate, label, found[0])
     row = rows[found.index(None)]
     where = f"{row_label(row)}: " if len(rows) > 1 else ""
     return _check(gate, label, None, where + _missing(gate, row, result))

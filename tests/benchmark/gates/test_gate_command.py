@@ -133,6 +133,8 @@ def test_a_page_of_github_is_added_to(run, save, made, monkeypatch, tmp_path):
     for _ in range(2):
         run("gate", "report", "--gate", "miou>=0", "--summary", tmp_path / "page.md")
     assert (tmp_path / "page.md").read_text().count("### Passed") == 2
+    run("gate", "report", "--gate", "miou>=0", "--summary", "summary.md")
+    assert (tmp_path / "summary.md").read_text().count("### Passed") == 1
 
 
 @pytest.mark.parametrize(
