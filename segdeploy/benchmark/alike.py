@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segdeploy.benchmark.result import BenchmarkResult
@@ -28,7 +28,7 @@ def accuracy_differs(new: BenchmarkResult, old: BenchmarkResult) -> tuple[str, .
 def other_differences(new: BenchmarkResult, old: BenchmarkResult) -> tuple[str, ...]:
     """What else is not the same and may be the cause of a change; times and scores can be compared all the same."""
     said = [] if _same_model(new, old) else [f"another model: {old.model}, now {new.model}"]
-    said += _machine(new, old, {"os": "system", "python": "Python"})
+    said += _machine(new, old, {"driver": "GPU driver", "os": "system", "python": "Python"})
     was, now = _versions(old), _versions(new)
     said += [
         _pair(name, was.get(name), now.get(name)) for name in sorted({*was, *now}) if was.get(name) != now.get(name)
@@ -49,8 +49,14 @@ def _same_model(new: BenchmarkResult, old: BenchmarkResult) -> bool:
 
 
 def _machine(new: BenchmarkResult, old: BenchmarkResult, names: dict[str, str]) -> list[str]:
-    was, now = old.machine, new.machine
+    was, now = _parts(old), _parts(new)
     return [_pair(said, was.get(key), now.get(key)) for key, said in names.items() if was.get(key) != now.get(key)]
+
+
+def _parts(result: BenchmarkResult) -> dict[str, Any]:
+    """The machine, with its GPUs apart from their driver: "NAME, MEMORY, DRIVER" is how they are told."""
+    told = [gpu.rpartition(", ") for gpu in result.machine.get("gpus") or []]
+    return {**result.machine, "gpus": [gpu for gpu, _, _ in told], "driver": [driver for _, _, driver in told]}
 
 
 def _versions(result: BenchmarkResult) -> dict[str, str]:

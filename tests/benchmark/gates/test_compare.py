@@ -124,7 +124,7 @@ def test_another_model_says_nothing_of_the_machine(made):
     [
         ({"cpu": "Other CPU"}, "another CPU: Example CPU, now Other CPU"),
         ({"cores": 4}, "another number of cores: 2, now 4"),
-        ({"gpus": ["A", "B"]}, "other GPUs: none, now A and B"),
+        ({"gpus": ["A, 8 MiB, 1.2"]}, "other GPUs: none, now A, 8 MiB"),
     ],
 )
 def test_times_of_another_machine_are_not_compared(made, changed, said):
@@ -206,6 +206,13 @@ def test_versions_and_rounds_are_told(made):
     assert set(verdicts(found).values()) == {"no measurable change"}
 
 
+def test_another_driver_is_told_and_compared(made):
+    new, old = (machine(made(seed=s), gpus=["A, 8 MiB, 1.2", f"B, 9 MiB, 1.{s}"]) for s in (1, 2))
+    found = compare(new, old, "old.json")
+    assert found.times_differ == ()
+    assert found.differences == ("GPU driver: 1.2 and 1.2, now 1.2 and 1.1",)
+
+
 def test_rows_that_came_went_and_failed(made):
     new = made({"torch eager": 20.0, "onnxruntime": None, "onnxruntime int8": 6.0, "quick": 5.0, "dead": None}, seed=1)
     old = made({"torch eager": 20.0, "onnxruntime": 10.0, "onnxruntime int8": None, "lost": 4.0, "dead": None}, seed=2)
@@ -259,6 +266,9 @@ def test_gates_on_rows_that_are_gone_or_fail(made):
     new = made({"torch eager": 20.0, "onnxruntime": None, "quick": 5.0}, seed=1)
     new = new.model_copy(update={"comparison": compare(new, made(seed=2), "old.json")})
     lost, slower, quick = hold([parse_gate(t) for t in ("lost_rows==0", "slower_rows==0", "p50_change<=9")], new)[:3]
+    (new_only,) = hold([parse_gate("lost_rows[name=quick]==0")], new)
+    assert not new_only.passed
+    assert "it selects no row of the older report" in new_only.message
     assert lost.value == 2  # one fails now, int8 is gone; torch's rows do not ship
     assert "(onnxruntime, batch 1, 1 thread, 200x200; onnxruntime int8, batch 1" in lost.message
     assert slower.value is None
