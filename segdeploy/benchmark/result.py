@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from segdeploy.benchmark.outcome import Comparison, GateCheck
 from segdeploy.errors import ModelError
 from segdeploy.frozen import Frozen
 from segdeploy.model.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Latency(Frozen):
@@ -180,14 +184,33 @@ class BenchmarkResult(Frozen):
     """The bundle's own record of its comparison with torch (see segdeploy.export.verify.Parity)."""
     notes: tuple[str, ...] = ()
     """What a sceptic should know: "torch compile was left out: no C++ compiler", "the machine was busy", ..."""
+    gates: tuple[GateCheck, ...] = ()
+    """Limits that were held against the rows; empty: there were none."""
+    comparison: Comparison | None = None
+    """What changed since an older report; None: none was named."""
 
 
 def parse_result(text: str | bytes, name: str) -> BenchmarkResult:
-    """`report.json` to a BenchmarkResult; ModelError where it is none."""
+    """`report.json` to a BenchmarkResult; ModelError, which speaks of it as `name`, where it is none."""
     try:
         return BenchmarkResult.model_validate_json(text)
     except ValidationError as e:
         first = e.errors(include_url=False)[0]
-        raise ModelError(
-            f"{name}: not a report of this segdeploy: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from e
+        if first["loc"] == ("schema_version",):
+            found = f"found schema {first['input']!r}; measure again with this segdeploy"
+            raise ModelError(f"{name}: expected a report of schema 2, {found}") from e
+        place = ".".join(map(str, first["loc"])) or "top"
+        raise ModelError(f"{name}: not a report of segdeploy benchmark: {place}: {first['msg']}") from e
+
+
+def read_result(path: Path) -> BenchmarkResult:
+    """The report in a `report.json`, or in the folder that holds one.
+
+    Raises:
+        ModelError: there is none, or it is of another schema, or broken.
+    """
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        return parse_result(file.read_bytes(), str(file))
+    except OSError as e:
+        raise ModelError(f"{file}: expected the report.json of a benchmark: {e.strerror or e}") from e

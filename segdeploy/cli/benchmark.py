@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from segdeploy.cli import options
+from segdeploy.cli.gate_options import judged, tell
 from segdeploy.progress import say, stages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from segdeploy.benchmark.judge import Judge
 
 
 @click.command(name="benchmark")
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
               help="Count pixels at each mask's own size, or at the network's.")  # fmt: skip
 @click.option("--pictures", type=click.IntRange(min=0), default=4, show_default=True, help="Examples in the report.")
 @options.device
+@judged
 @options.output("report", "Folder for report.json, report.md and report.html.")
 def command(
     model: Path,
@@ -45,9 +50,11 @@ def command(
     at: str,
     pictures: int,
     device: str,
+    judge_with: Callable[..., Judge],
     output: Path,
 ) -> None:
     """Accuracy and speed of every backend that can run MODEL, measured side by side, as one page."""
+    from segdeploy.benchmark.gates import selectable
     from segdeploy.benchmark.report import write_report
     from segdeploy.benchmark.run import run_benchmark
     from segdeploy.benchmark.settings import benchmark_settings
@@ -57,12 +64,14 @@ def command(
     opened = open_model(model)
     changes = {"batches": batches, "threads": threads, "sizes": sizes, "rounds": rounds, "seconds": seconds}
     settings = benchmark_settings(opened, changes)
+    names = [b.strip() for b in backends.split(",")] if backends else None
+    judge = judge_with(settings.gates, selectable(opened, settings, names))
     with stages() as step:
         result = run_benchmark(
             opened,
             dataset,
             settings=settings,
-            backends=[b.strip() for b in backends.split(",")] if backends else None,
+            backends=names,
             compile=compile_,
             device=device,
             at="model" if at == "model" else "mask",
@@ -70,5 +79,7 @@ def command(
             command=shlex.join(["segdeploy", *sys.argv[1:]]),
             progress=step,
         )
+    result = judge.judge(result)
     say(benchmark_table(result))
     say(f"report: {write_report(result, output)}")
+    tell(judge, result)

@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "turn a run into a verified bundle: ONNX, and a TensorRT engine with --trt",
     "build": "build or rebuild a bundle's TensorRT engine for this machine, and compare it",
     "benchmark": "accuracy and speed of every backend, as one report",
+    "gate": "hold a benchmark's report against limits, or compare it with an older one",
     "inspect": "what a data set holds and what is wrong with it, or what a model is",
     "debug": "find the first tensor where two graphs or backends part",
     "plugins": "list encoders, decoders and backends, and show their keys",

@@ -14,6 +14,7 @@ from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Val
 from segdeploy.config.augmentation import Augmentations
 from segdeploy.config.bounds import Fraction, NonNegative, Side
 from segdeploy.config.export import Export
+from segdeploy.config.gates import parse_gate
 from segdeploy.config.preprocessing import Preprocessing
 from segdeploy.config.trainer import Trainer
 from segdeploy.frozen import Frozen
@@ -227,6 +228,14 @@ class Data(Frozen):
         return self
 
 
+def _is_gate(text: str) -> str:
+    return parse_gate(text).text
+
+
+GateText = Annotated[str, AfterValidator(_is_gate)]
+"""A limit, see segdeploy.config.gates."""
+
+
 class Benchmark(Frozen):
     """How `segdeploy benchmark` measures."""
 
@@ -248,6 +257,9 @@ class Benchmark(Frozen):
     """New processes in which the time to the first mask is measured, of which the best counts; 0: none."""
     timeout: PositiveFloat = 900.0
     """Seconds after which a row that does not answer has failed; a compilation must fit in."""
+    gates: tuple[GateText, ...] = ()
+    """Limits that a benchmark must keep, such as miou_drop<=0.003 or p99_ms[backend=onnxruntime]<=25; else it ends
+    with exit code 3. `segdeploy gate --metrics` lists what can be limited."""
 
 
 class RunConfig(Frozen):

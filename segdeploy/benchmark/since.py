@@ -1,0 +1,61 @@
+"""What changed since an older report, as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segdeploy.benchmark.columns import Cell, Line, Part, Table
+from segdeploy.benchmark.formats import DASH, MINUS, figure, plural, points
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from segdeploy.benchmark.outcome import Change, Comparison, RowChange
+
+_HEADS = (
+    ("name", "Row"), ("outcome", "Time"), ("before", "p50 before, ms"), ("now", "p50 now, ms"),
+    ("change", "p50 change, %"), ("miou_change", "mIoU change, points"),
+    ("boundary_change", "Boundary IoU change, points"), ("size_change", "File size change, %"),
+)  # fmt: skip
+
+
+def since(comparison: Comparison) -> Table:
+    """One line for each row of either report; in words why, where the numbers alone would not say it."""
+    several = len({r.name for r in comparison.rows}) < len(comparison.rows)
+    lines = tuple(_line(i, row, named=several) for i, row in enumerate(comparison.rows))
+    return Table("since-table", "What changed since the older report", _HEADS, (Part("", lines),))
+
+
+def _line(index: int, row: RowChange, *, named: bool) -> Line:
+    where = f", batch {row.batch}, {plural(row.threads, 'thread')}" if named else ""
+    places = {c.metric: (f"comparison.rows.{index}.changes.{i}", c) for i, c in enumerate(row.changes)}
+
+    def cell(metric: str, how: Callable[[Change], str], *keys: str) -> Cell:
+        place, change = places.get(metric, ("", None))
+        text = how(change) if change else DASH
+        return Cell(text, tuple(f"{place}.{key}" for key in keys if change and getattr(change, key) is not None))
+
+    return Line(
+        f"{row.name}{where}",
+        (
+            Cell(row.verdict),
+            cell("p50_ms", lambda c: figure(c.old), "old"),
+            cell("p50_ms", lambda c: figure(c.new), "new"),
+            cell("p50_ms", _ratio, "change", "low", "high"),
+            cell("miou", lambda c: points(c.change), "change"),
+            cell("boundary", lambda c: points(c.change), "change"),
+            cell("size_mib", _ratio, "change", "low", "high"),
+        ),
+        None if row.changes else f"{row.verdict}: {row.why}",
+    )
+
+
+def _ratio(change: Change) -> str:
+    if change.change is None:
+        return DASH
+    known = change.low is not None and change.high is not None
+    return _signed(change.change) + (f" [{_signed(change.low)}, {_signed(change.high)}]" if known else "")
+
+
+def _signed(value: float | None) -> str:
+    return DASH if value is None else f"{value * 100:+.1f}".replace("-", MINUS)
