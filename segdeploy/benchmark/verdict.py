@@ -184,7 +184,7 @@ def failures(result: BenchmarkResult) -> list[tuple[str, str, list[str]]]:
 def _cautions(result: BenchmarkResult) -> Iterator[str]:
     missed = sum(not g.passed for g in result.gates)
     if missed:
-        yield f"{missed} of {plural(len(result.gates), 'gate')} not kept, see Gates."
+        yield f"{missed} of {plural(len(result.gates), 'check')} against gates not kept, see Gates."
     if any(record.get("passed") is False for record in result.verification):
         yield "The bundle's own comparison with torch was not passed, see Verification."
     timed = [r for r in result.rows if r.latency]

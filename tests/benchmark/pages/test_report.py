@@ -323,7 +323,7 @@ def test_missed_gates_come_first(large_result):
         "not kept",
         "kept",
     ]
-    assert "2 of 3 gates not kept, see Gates." in str(verdict(large_result))
+    assert "2 of 3 checks against gates not kept, see Gates." in str(verdict(large_result))
     assert "**not kept** | p99_ms[backend=onnxruntime,batch=1]&lt;=25" in to_markdown(large_result)
 
 
