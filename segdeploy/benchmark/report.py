@@ -47,6 +47,7 @@ def _context(result: BenchmarkResult) -> dict[str, Any]:
         "spec": result.spec,
         "verdict": verdict(result),
         "headline": groups[0] if groups else None,
+        "setting": outline.setting(groups[0]) if groups else "",
         "groups": groups,
         "sizes": list(dict.fromkeys(g.size for g in groups)),
         "failures": failures(result),

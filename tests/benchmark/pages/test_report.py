@@ -389,6 +389,15 @@ def test_verdict_prefers_a_row_that_keeps_the_labels(large_result):
     assert "Failed: tensorrt fp16 everywhere" in str(said)
 
 
+def test_verdict_tells_many_settings_as_a_range(large_result):
+    int8 = [r for r in large_result.rows if r.name == "onnxruntime int8"]
+    assert "onnxruntime int8 elsewhere: " in str(verdict(large_result))
+    wide = [r.model_copy(update={"height": 704}) for r in large_result.rows[:12]]
+    more = verdict(large_result.model_copy(update={"rows": (*large_result.rows, *wide)}))
+    low, high = (f"{f(r.speedup for r in (*int8[1:], int8[0])):.2f}x" for f in (min, max))
+    assert f"onnxruntime int8 in the 4 other settings: {low} to {high} as fast as each one's baseline." in more.findings
+
+
 def test_verdict_on_labels(result):
     worse = change_accuracy(result, "onnxruntime", label_agreement=0.95, mean_iou=0.4, miou_delta=-0.1262)
     assert "but does not keep torch's labels: 95.000 % of the pixels agree" in verdict(worse).headline
