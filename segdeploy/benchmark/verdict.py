@@ -167,8 +167,8 @@ def _elsewhere(result: BenchmarkResult, group: Group, best: Row) -> Iterator[str
         return
     lost = len(found) - len(speedups)
     yield (
-        f"{name} in the {len(found)} other settings: {times(min(speedups))}x to {times(max(speedups))}x as fast as each "
-        f"one's baseline{f', {lost} without a speed-up' if lost else ''}."
+        f"{name} in the {len(found)} other settings: {times(min(speedups))}x to {times(max(speedups))}x as fast as "
+        f"each one's baseline{f', {lost} without a speed-up' if lost else ''}."
     )
 
 
