@@ -18,6 +18,7 @@ from segdeploy.frozen import Frozen
 from segdeploy.model.spec import ModelSpec, parse_spec
 from segdeploy.run_folder import SPEC_FILE, find_model
 from segdeploy.run_folder import WEIGHTS_FILE as RUN_WEIGHTS_FILE
+from segdeploy.threads import in_order
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 
-class Artifact(Frozen):
+class Artifact(Frozen, use_attribute_docstrings=False):
     """One file of a bundle."""
 
     kind: str
@@ -43,7 +44,7 @@ class Artifact(Frozen):
     """Tool versions, shape ranges, opset: what a reader of the file may need."""
 
 
-class BundleFile(Frozen):
+class BundleFile(Frozen, use_attribute_docstrings=False):
     """What `bundle.json` holds."""
 
     schema_version: Literal[1] = 1
@@ -146,6 +147,7 @@ def _open_bundle(path: Path, unchecked: tuple[str, ...]) -> Bundle:
             f"{name}: not a bundle of this segdeploy: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from e
     root = path.resolve()
+    to_check = []
     for item in content.artifacts:
         file = (root / item.file).resolve()
         if root not in file.parents:
@@ -154,7 +156,10 @@ def _open_bundle(path: Path, unchecked: tuple[str, ...]) -> Bundle:
             continue
         if not file.is_file():
             raise ModelError(f"{path / item.file}: is missing, although {BUNDLE_FILE} lists it; export again")
-        if sha256(file) != item.sha256:
+        to_check.append((item, file))
+    hashes = list(in_order(sha256, [file for _, file in to_check]))  # on all cores
+    for (item, _), found in zip(to_check, hashes, strict=True):
+        if found != item.sha256:
             raise ModelError(
                 f"{path / item.file}: its bytes are not those that were verified (SHA-256 differs); export again"
             )

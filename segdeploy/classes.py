@@ -27,7 +27,7 @@ Colors = Annotated[tuple[Color, ...], Field(min_length=1)]
 Encoding = Literal["auto", "class_id", "binary", "color"]
 
 
-class ClassMap(Frozen):
+class ClassMap(Frozen, use_attribute_docstrings=False):
     """Names and colours of the classes, in order of their ids, and how masks on disk spell them."""
 
     names: Annotated[tuple[str, ...], Field(min_length=2, max_length=MAX_CLASSES)]

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from segdeploy.boundary import boundary_counts
-from segdeploy.data.images import read_image
+from segdeploy.data.images import open_rgb
 from segdeploy.data.masks import read_mask
-from segdeploy.data.resize import resize_image, resize_mask, restore_mask
+from segdeploy.data.resize import resize_mask, resize_picture, restore_mask
 from segdeploy.errors import DataError
 from segdeploy.metrics import Scores, confusion_matrix, none_if_nan
+from segdeploy.threads import in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,7 +65,7 @@ class EvalResult:
         }
 
 
-def read_examples(samples: Sequence[Sample], spec: ModelSpec, workers: int = 2) -> Iterator[Example]:
+def read_examples(samples: Sequence[Sample], spec: ModelSpec) -> Generator[Example, None, None]:
     """Decode and resize ahead of the caller, in order.
 
     Raises:
@@ -75,22 +75,16 @@ def read_examples(samples: Sequence[Sample], spec: ModelSpec, workers: int = 2) 
     def read(sample: Sample) -> Example:
         if sample.mask is None:
             raise DataError(f"{sample.image}: has no mask to be compared with")
-        image = read_image(sample.image)
+        picture = open_rgb(sample.image)
         mask = read_mask(sample.mask, spec.classes)
-        if mask.shape != image.shape[:2]:
+        if mask.shape != (picture.height, picture.width):
             raise DataError(
-                f"{sample.mask}: expected the size of {sample.image.name}, {image.shape[1]}x{image.shape[0]}, "
+                f"{sample.mask}: expected the size of {sample.image.name}, {picture.width}x{picture.height}, "
                 f"found {mask.shape[1]}x{mask.shape[0]}"
             )
-        return Example(sample, resize_image(image, spec.preprocessing), mask)
+        return Example(sample, resize_picture(picture, spec.preprocessing), mask)
 
-    with ThreadPoolExecutor(workers) as pool:
-        coming = deque(pool.submit(read, s) for s in samples[: workers * 4])
-        for following in [*samples[workers * 4 :], *[None] * len(coming)]:
-            ready = coming.popleft().result()
-            if following is not None:
-                coming.append(pool.submit(read, following))
-            yield ready
+    return in_order(read, samples)
 
 
 def predict_batches(
@@ -135,21 +129,35 @@ def evaluate(
         DataError: see `read_examples`.
     """
     count = len(spec.classes)
-    confusion = np.zeros((count, count), np.int64)
-    near = np.zeros((2, count), np.int64) if boundary else None
-    started = time.perf_counter()
-    done = 0
-    for example, labels in predict_batches(runner, read_examples(samples, spec), batch_size):
+
+    def labelled() -> Iterator[tuple[Example, NDArray[np.uint8]]]:
+        with closing(read_examples(samples, spec)) as examples:
+            for example, labels in predict_batches(runner, examples, batch_size):
+                if on_labels is not None:
+                    on_labels(example, labels)
+                yield example, labels
+
+    def score(pair: tuple[Example, NDArray[np.uint8]]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        example, labels = pair
         if at == "mask":
             target, predicted = example.mask, restore_mask(labels, example.mask.shape, spec.preprocessing)
         else:
             target, predicted = resize_mask(example.mask, spec.preprocessing), labels
-        confusion += confusion_matrix(target, predicted, count)
-        if near is not None:
-            near += boundary_counts(target, predicted, count)
-        if on_labels is not None:
-            on_labels(example, labels)
-        done += 1
-        if progress is not None:
-            progress(done, len(samples))
-    return EvalResult(Scores(confusion, near), done, at, time.perf_counter() - started, runner.describe())
+        pairs = confusion_matrix(target, predicted, count)
+        return pairs, boundary_counts(target, predicted, count) if boundary else None
+
+    confusion = np.zeros((count, count), np.int64)
+    near = np.zeros((2, count), np.int64)
+    started = time.perf_counter()
+    done = 0
+    with closing(in_order(score, labelled())) as scored:
+        for pairs, contours in scored:
+            confusion += pairs
+            if contours is not None:
+                near += contours
+            done += 1
+            if progress is not None:
+                progress(done, len(samples))
+    return EvalResult(
+        Scores(confusion, near if boundary else None), done, at, time.perf_counter() - started, runner.describe()
+    )

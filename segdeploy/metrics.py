@@ -13,29 +13,53 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def joint_histogram(target: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Count how often each pair of values meets: two uint8 arrays of one shape to (256, 256), target by row.
+_BLOCK = 1 << 18
+"""Pixels at a time: what is kept of them stays in the cache of a core."""
+
+
+def joint_histogram(target: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
+    """Count how often each pair of values meets.
+
+    Label maps are flat, so runs of equal pairs are counted by their length; where runs are short, each pixel is.
+
+    Args:
+        target: class ids, any shape, uint8; 255 = ignore.
+        predicted: class ids of the same shape, uint8; 255 = ignore.
+        num_classes: C, at most 255.
+
+    Returns:
+        (C + 1, C + 1) int64, target by row: 255 in row and column 0, class i in i + 1.
 
     Raises:
-        ValueError: shapes or types differ.
+        ValueError: shapes or types differ, or an id is neither below C nor 255.
     """
-    if target.shape != predicted.shape or target.dtype != np.uint8 or predicted.dtype != np.uint8:
-        raise ValueError(
-            "expected two uint8 arrays of one shape, "
-            f"got {target.dtype} {target.shape} and {predicted.dtype} {predicted.shape}"
-        )
-    # One uint16 code a pixel, one bincount: uint8 is never widened to int64 for masking or indexing.
-    code = target.astype(np.uint16)
-    code <<= 8
-    code |= predicted
-    return np.bincount(code.ravel(), minlength=65536).reshape(256, 256)
+    _check_pair(target, predicted)
+    size = num_classes + 1
+    table = np.zeros(size * size, np.int64)
+    target, predicted = target.ravel(), predicted.ravel()
+    for start in range(0, target.size, _BLOCK):
+        rows, columns = target[start : start + _BLOCK], predicted[start : start + _BLOCK]
+        ends = rows[1:] != rows[:-1]
+        ends |= columns[1:] != columns[:-1]
+        lengths = None
+        if np.count_nonzero(ends) < rows.size // 4:
+            places = np.append(np.flatnonzero(ends), rows.size - 1)
+            rows, columns, lengths = rows[places], columns[places], np.diff(places, prepend=-1)
+        rows, columns = rows + np.uint8(1), columns + np.uint8(1)  # 255 becomes 0
+        if max(rows.max(), columns.max()) > num_classes:
+            raise ValueError(f"expected class ids below {num_classes}, or {IGNORE}")
+        code = rows.astype(np.uint16)
+        code *= np.uint16(size)
+        code += columns
+        table += np.bincount(code, lengths, table.size).astype(np.int64)  # lengths are summed as floats, exact to 2**53
+    return table.reshape(size, size)
 
 
 def confusion_matrix(target: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
     """Count pixels by true class (row) and predicted class (column).
 
     Args:
-        target: class ids, any shape, uint8; 255 = ignore, left out.
+        target: class ids, any shape, uint8; 255 = ignore, left out, whatever is predicted there.
         predicted: class ids of the same shape, uint8.
         num_classes: C, at most 255.
 
@@ -45,11 +69,21 @@ def confusion_matrix(target: NDArray[np.uint8], predicted: NDArray[np.uint8], nu
     Raises:
         ValueError: shapes or types differ, or an id is not below C.
     """
-    table = joint_histogram(target, predicted)
-    inside = table[:num_classes, :num_classes]
-    if inside.sum() + table[IGNORE].sum() != target.size:
+    _check_pair(target, predicted)
+    if predicted.max(initial=0) >= num_classes:
+        predicted = np.where(target == IGNORE, np.uint8(IGNORE), predicted)
+    table = joint_histogram(target, predicted, num_classes)
+    if table[1:, 0].any():
         raise ValueError(f"expected class ids below {num_classes}, or {IGNORE} in the target")
-    return inside.astype(np.int64)
+    return table[1:, 1:]
+
+
+def _check_pair(target: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> None:
+    if target.shape != predicted.shape or target.dtype != np.uint8 or predicted.dtype != np.uint8:
+        raise ValueError(
+            "expected two uint8 arrays of one shape, "
+            f"got {target.dtype} {target.shape} and {predicted.dtype} {predicted.shape}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import zlib
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from segdeploy.data.images import read_image
-from segdeploy.data.resize import resize_image, restore_mask
+from segdeploy.data.images import open_rgb
+from segdeploy.data.resize import resize_image, resize_picture, restore_mask
 from segdeploy.data.table import find_images
 from segdeploy.errors import DataError
 from segdeploy.files import write_bytes, write_text
+from segdeploy.threads import in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,21 +65,50 @@ def predict(
             have the same name, or would overwrite an image.
     """
     targets = mask_files(inputs, output, overlay=overlay, root=root)
+
+    def read(source: Path) -> _Opened | DataError:
+        try:
+            picture = open_rgb(source)
+        except DataError as e:
+            return e
+        image = np.stack([resize_picture(picture, spec.preprocessing)])
+        return _Opened(image, (picture.height, picture.width), np.asarray(picture) if overlay else None)
+
+    def labelled() -> Iterator[tuple[_Opened, NDArray[np.uint8], Path] | DataError]:
+        with closing(in_order(read, targets)) as opened_files:
+            for opened, target in zip(opened_files, targets.values(), strict=True):
+                yield opened if isinstance(opened, DataError) else (opened, runner.run(opened.image)[0], target)
+
+    def write(found: tuple[_Opened, NDArray[np.uint8], Path] | DataError) -> DataError | None:
+        if isinstance(found, DataError):
+            return found
+        opened, labels, target = found
+        labels = restore_mask(labels, opened.size, spec.preprocessing)
+        write_bytes(target, mask_png(labels, spec.classes))
+        if opened.original is not None:
+            write_bytes(target.with_suffix(".overlay.jpg"), overlay_jpeg(opened.original, labels, spec.classes))
+        return None
+
     written: dict[Path, Path] = {}
     faults: list[str] = []
-    for done, (source, target) in enumerate(targets.items(), start=1):
-        try:
-            image = read_image(source)
-        except DataError as e:
-            faults.append(str(e))
-        else:
-            labels = predict_image(runner, spec, image)
-            written[source] = write_bytes(target, mask_png(labels, spec.classes))
-            if overlay:
-                write_bytes(target.with_suffix(".overlay.jpg"), overlay_jpeg(image, labels, spec.classes))
-        if progress is not None:
-            progress(done, len(targets))
+    with closing(in_order(write, labelled())) as ends:
+        for done, ((source, target), fault) in enumerate(zip(targets.items(), ends, strict=True), start=1):
+            if fault is None:
+                written[source] = target
+            else:
+                faults.append(str(fault))
+            if progress is not None:
+                progress(done, len(targets))
     return PredictResult(written, tuple(faults))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An image on its way: at the network's size (1, height, width, 3), its own (H, W), and itself for overlays."""
+
+    image: NDArray[np.uint8]
+    size: tuple[int, int]
+    original: NDArray[np.uint8] | None
 
 
 def predict_image(runner: Runner, spec: ModelSpec, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -86,11 +118,14 @@ def predict_image(runner: Runner, spec: ModelSpec, image: NDArray[np.uint8]) -> 
 
 
 def mask_png(labels: NDArray[np.uint8], classes: ClassMap) -> bytes:
-    """Class ids (H, W) as an indexed PNG that shows the classes' colours."""
+    """Class ids (H, W) as an indexed PNG that shows the classes' colours.
+
+    Deflate looks for runs alone, which is what masks are made of: smaller and faster than its default.
+    """
     picture = Image.frombytes("P", (labels.shape[1], labels.shape[0]), labels.tobytes())
     picture.putpalette(classes.palette())
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 

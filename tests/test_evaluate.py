@@ -1,5 +1,7 @@
 """Evaluation against a loop of its own: Pillow, scikit-learn and the runner, one image at a time."""
 
+import threading
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +12,7 @@ from segdeploy.bundle import open_model
 from segdeploy.data.table import Sample, read_table
 from segdeploy.errors import DataError
 from segdeploy.evaluate import evaluate, read_examples
-from segdeploy.runtime.runner import open_runner
+from segdeploy.runtime.runner import Runner, open_runner
 
 
 def pairs_by_hand(runner, samples, at):
@@ -89,6 +91,53 @@ def test_examples_come_in_order(tiny_table, tiny_bundle):
     samples = read_table(tiny_table)
     got = [e.sample for e in read_examples(samples, open_model(tiny_bundle).spec)]
     assert got == samples
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_labels_are_shown_in_order_in_the_callers_thread_before_the_engine_runs_again(
+    tiny_table, tiny_bundle, batch_size
+):
+    bundle, samples = open_model(tiny_bundle), read_table(tiny_table)[:7]
+    shown, steps, calls = [], [], []
+    with open_runner(bundle) as runner:
+
+        class Counted(Runner):
+            def run(self, image):
+                calls.append(len(shown))
+                return runner.run(image)
+
+            def describe(self):
+                return runner.describe()
+
+        def show(example, labels):
+            shown.append(example.sample)
+            assert threading.current_thread() is threading.main_thread()
+            assert (labels == runner.run(example.image[None])[0]).mean() > 0.99  # a batch may round otherwise
+
+        evaluate(
+            Counted(),
+            samples,
+            bundle.spec,
+            batch_size=batch_size,
+            on_labels=show,
+            progress=lambda *step: steps.append(step),
+        )
+    assert shown == samples
+    assert calls == list(range(0, 7, batch_size))
+    assert steps == [(i, 7) for i in range(1, 8)]
+
+
+def test_broken_mask_in_the_middle_is_named(tiny_table, tiny_bundle, tmp_path):
+    bundle, samples = open_model(tiny_bundle), read_table(tiny_table)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(samples[6].mask.read_bytes()[:100])
+    samples[6] = Sample(samples[6].image, broken)
+    done = []
+    before = threading.active_count()
+    with open_runner(bundle) as runner, pytest.raises(DataError, match=r"broken\.png: broken"):
+        evaluate(runner, samples, bundle.spec, progress=lambda *step: done.append(step))
+    assert len(done) <= 6
+    assert threading.active_count() == before
 
 
 def test_missing_mask_and_other_size(tiny_table, tiny_bundle, tmp_path):

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, jaccard_score, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
+from segdeploy import metrics
 from segdeploy.boundary import boundary_counts
 from segdeploy.classes import ClassMap, default_colors
 from segdeploy.metrics import Scores, confusion_matrix, none_if_nan
@@ -41,6 +42,64 @@ def test_confusion_matrix_against_a_loop_and_scikit_learn(case):
     if known.any():
         expected = sklearn_confusion(target[known], predicted[known], labels=range(count))
         np.testing.assert_array_equal(found, expected)
+
+
+@st.composite
+def flat_pairs(draw):
+    """Runs of equal pixels up to 40 long, which the two maps begin at places of their own, and some noise."""
+    count = draw(st.sampled_from([1, 2, 15, 16, 254, 255]))
+
+    def runs(ids):
+        drawn = draw(st.lists(st.tuples(ids, st.integers(1, 40)), min_size=1, max_size=12))
+        return np.repeat(*(np.array(column, dtype) for column, dtype in zip(zip(*drawn), (np.uint8, int))))  # noqa: B905
+
+    ids = st.integers(0, count - 1)
+    target, predicted = runs(ids | st.just(255)), runs(ids)
+    size = min(target.size, predicted.size)
+    target, predicted = target[:size], predicted[:size].copy()
+    noise = draw(arrays(np.bool_, size, elements=st.booleans(), fill=st.just(False)))
+    predicted[noise] = draw(ids)
+    predicted[(target == 255) & noise] = draw(st.integers(0, 255))  # nobody looks there
+    return target, predicted, count
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1 << 18])
+@given(case=flat_pairs())
+def test_runs_and_blocks_against_a_loop(block, case):
+    target, predicted, count = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_BLOCK", block)
+        np.testing.assert_array_equal(confusion_matrix(target, predicted, count), loop(target, predicted, count))
+
+
+@given(flat_pairs())
+def test_joint_histogram_counts_ignored_pixels_first(case):
+    target, predicted, count = case
+    predicted = np.where(predicted < count, predicted, 255).astype(np.uint8)
+    found = metrics.joint_histogram(target, predicted, count)
+    expected = np.zeros((count + 1, count + 1), np.int64)
+    np.add.at(expected, (target.astype(np.uint8) + np.uint8(1), predicted + np.uint8(1)), 1)  # 255 + 1 is 0
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("length", [1, 3, 50])
+def test_stray_id_is_found_wherever_it_is(length):
+    for place in (0, 49, 99):
+        target = np.repeat(np.arange(2, dtype=np.uint8), 50)
+        predicted = target.copy()
+        target[place : place + length] = 254
+        with pytest.raises(ValueError, match="below 2"):
+            confusion_matrix(target, predicted, 2)
+        with pytest.raises(ValueError, match="below 2"):
+            confusion_matrix(predicted, target, 2)
+
+
+def test_maps_need_not_be_contiguous():
+    rng = np.random.default_rng(0)
+    target, predicted = rng.integers(0, 3, (2, 40, 60), dtype=np.uint8)
+    found = confusion_matrix(target[::2, ::3], predicted.T[::3, ::2].T, 3)
+    np.testing.assert_array_equal(found, loop(target[::2, ::3], predicted[::2, ::3], 3))
+    assert confusion_matrix(target[:0], predicted[:0], 3).tolist() == [[0] * 3] * 3
 
 
 @given(pairs(most=5))

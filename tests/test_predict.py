@@ -1,11 +1,16 @@
 """Prediction with a runner that tells classes by brightness."""
 
+import signal
+import threading
+import traceback
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from segdeploy.classes import ClassMap
-from segdeploy.errors import DataError
+from segdeploy.environment import available_cores
+from segdeploy.errors import DataError, SegdeployError
 from segdeploy.model.spec import ModelSpec, Part, Preprocessing
 from segdeploy.predict import blend, predict, predict_image
 from segdeploy.runtime.runner import Runner
@@ -124,6 +129,73 @@ def test_broken_images_are_listed_and_stop_nothing(spec, tmp_path):
     assert [line.partition(": ")[0] for line in result.faults] == [str(tmp_path / "in" / n) for n in ("b.png", "d.png")]
     assert "b.png" not in files(tmp_path / "out")
     assert len(files(tmp_path / "out")) == 6
+
+
+def test_each_mask_is_its_own_images(spec, tmp_path):
+    rng = np.random.default_rng(0)
+    steps = []
+    for i in range(30):  # some take much longer to read than others, and some cannot be read
+        size = (600, 800) if i % 4 == 0 else (20, 60)
+        save(tmp_path / "in" / f"{i:02d}.png", rng.integers(0, 256, (*size, 3), dtype=np.uint8) // 3 * (i % 3 + 1))
+    for i in (0, 7, 8, 29):
+        (tmp_path / "in" / f"{i:02d}.png").write_bytes(b"no picture")
+    inputs = [tmp_path / "in" / f"{i:02d}.png" for i in reversed(range(30))]
+    result = predict(Brightness(), spec, inputs, tmp_path / "out", progress=lambda *step: steps.append(step))
+    assert steps == [(i, 30) for i in range(1, 31)]
+    assert [source for source in inputs if source in result.written] == [*result.written]
+    assert [line.partition(": ")[0] for line in result.faults] == [str(inputs[i]) for i in (0, 21, 22, 29)]
+    for source, target in result.written.items():
+        with Image.open(source) as picture, Image.open(target) as mask:
+            expected = predict_image(Brightness(), spec, np.asarray(picture))
+            np.testing.assert_array_equal(np.asarray(mask), expected)
+
+
+class Stops(Brightness):
+    """Raises at a call; counts them."""
+
+    def __init__(self, error, at):
+        self.error, self.at, self.calls = error, at, 0
+
+    def run(self, image):
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error
+        return super().run(image)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("a bug of the engine")], ids=repr)
+def test_engine_that_stops_leaves_whole_masks_and_no_threads(spec, tmp_path, error):
+    for i in range(40):
+        save(tmp_path / "in" / f"{i:02d}.png")
+    before = threading.active_count()
+    with pytest.raises(type(error)) as caught:
+        predict(Stops(error, at=5), spec, [tmp_path / "in"], tmp_path / "out")
+    assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "run"
+    assert threading.active_count() == before
+    assert set(files(tmp_path / "out")) <= {f"{i:02d}.png" for i in range(4)}
+
+
+def test_interrupt_ends_it_soon(spec, tmp_path):
+    for i in range(40):
+        save(tmp_path / "in" / f"{i:02d}.png")
+    runner = Stops(None, at=-1)
+
+    def interrupt(done, total):
+        if done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(runner, spec, [tmp_path / "in"], tmp_path / "out", progress=interrupt)
+    assert 3 <= runner.calls <= 3 + min(8, max(2, available_cores())) + 1
+    assert {f"{i:02d}.png" for i in range(3)} <= set(files(tmp_path / "out"))
+
+
+def test_mask_that_cannot_be_written_is_one_line(spec, tmp_path):
+    for i in range(9):
+        save(tmp_path / "in" / f"{i}.png")
+    (tmp_path / "out").write_text("a file, where a folder is needed")
+    with pytest.raises(SegdeployError, match=r"out/0.png: cannot be written"):
+        predict(Brightness(), spec, [tmp_path / "in"], tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,8 @@ def command(
     """
     from segdeploy.arguments import check_data_format
     from segdeploy.bundle import open_model
-    from segdeploy.config.load import read_run_config
-    from segdeploy.data.select import select_samples
     from segdeploy.errors import DataError
     from segdeploy.predict import common_folder, predict, write_index
-    from segdeploy.run_folder import find_run
     from segdeploy.runtime.runner import RunnerOptions, open_runner
 
     check_data_format(data_format, dataset)
@@ -62,6 +59,10 @@ def command(
     if not inputs:
         if dataset is None and split == "full":
             raise click.UsageError("expected INPUTS, --dataset or --split")
+        from segdeploy.config.load import read_run_config
+        from segdeploy.data.select import select_samples
+        from segdeploy.run_folder import find_run
+
         samples = select_samples(opened.spec, find_run(model), read_run_config(model), dataset, split, masks=False)
         inputs = tuple(s.image for s in samples)
         root = common_folder(inputs)

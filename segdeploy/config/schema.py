@@ -12,14 +12,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, Posi
 
 from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Values, default_colors
 from segdeploy.config.augmentation import Augmentations
-from segdeploy.config.bounds import Fraction, NonNegative, Side
+from segdeploy.config.bounds import Fraction, NonNegative, Policy, Side
 from segdeploy.config.export import Export
 from segdeploy.config.gates import parse_gate
 from segdeploy.config.preprocessing import Preprocessing
 from segdeploy.config.trainer import Trainer
 from segdeploy.frozen import Frozen
 
-Policy = Literal["stretch", "letterbox"]
 RESERVED = frozenset({"combined", "images", "measured_at", "runner", "seconds"})
 """Words that stand beside the features' names in statistics."""
 

@@ -77,6 +77,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return to_rgb(open_upright(path), path)
 
 
+def open_rgb(path: Path) -> Image.Image:
+    """The same as a picture of mode RGB, for whom Pillow's operations come next."""
+    return _rgb_picture(open_upright(path), path)
+
+
 class Stored(NamedTuple):
     """How a file holds its picture."""
 
@@ -99,7 +104,8 @@ def open_stored(path: Path, formats: tuple[str, ...] = FORMATS) -> tuple[Image.I
             pages = getattr(picture, "n_frames", 1)  # before load: counting moves a TIFF's place
             picture.load()
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-            return ImageOps.exif_transpose(picture), Stored(picture.format or "", pages, orientation)
+            upright = ImageOps.exif_transpose(picture) if orientation != 1 else picture  # which copies
+            return upright, Stored(picture.format or "", pages, orientation)
     except FileNotFoundError as e:
         raise DataError(f"{path}: no such file") from e
     except IsADirectoryError as e:
@@ -115,10 +121,13 @@ def open_stored(path: Path, formats: tuple[str, ...] = FORMATS) -> tuple[Image.I
 
 def to_rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
     """A decoded picture of any mode to (H, W, 3) uint8 RGB; see `read_image`."""
+    return np.ascontiguousarray(np.asarray(_rgb_picture(picture, path)))
+
+
+def _rgb_picture(picture: Image.Image, path: Path) -> Image.Image:
     if picture.mode.startswith("I;16"):
         wide = np.asarray(picture).astype(np.uint32)  # astype also takes care of big-endian files
-        grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
-        return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
+        picture = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise DataError(
             f"{path}: expected 8 or 16 bits a channel, found 32-bit {'integers' if picture.mode == 'I' else 'floats'}"
@@ -126,4 +135,4 @@ def to_rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
     # By way of RGBA, a palette entry that is marked transparent keeps its own colour.
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")
-    return np.ascontiguousarray(np.asarray(picture.convert("RGB")))
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

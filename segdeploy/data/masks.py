@@ -62,7 +62,10 @@ def decode_mask(picture: Image.Image, classes: ClassMap, path: Path) -> NDArray[
     else:
         if kind == "colors":
             raise DataError(f"{path}: {not_ids(picture.mode)}")
-        labels = labels_of_values(codes, classes, one_bit=picture.mode == "1")
+        one_bit = picture.mode == "1"
+        if codes.dtype == np.uint8 and (quick := _ids_of_bytes(codes, classes, one_bit)) is not None:
+            return quick
+        labels = labels_of_values(codes, classes, one_bit=one_bit)
         if (labels < 0).any():
             raise DataError(f"{path}: {stray_values(np.unique(codes[labels < 0]).tolist(), classes)}")
     ids: NDArray[np.uint8] = labels.astype(np.uint8)
@@ -110,6 +113,20 @@ def color_table(picture: Image.Image, path: Path) -> NDArray[np.uint32]:
     elif picture.mode.startswith("I"):
         raise DataError(f"{path}: {not_colors(picture.mode)}")
     return table
+
+
+_NOBODY = 254
+"""An id that no pixel has as long as there are at most 254 classes."""
+
+
+def _ids_of_bytes(values: Codes, classes: ClassMap, one_bit: bool) -> NDArray[np.uint8] | None:
+    """Class ids of uint8 pixel values, several times as fast as by indexing; None where nobody owns a value."""
+    if len(classes) > _NOBODY:
+        return None
+    table = labels_of_values(np.arange(256, dtype=np.uint8), classes, one_bit=one_bit)
+    spelled = np.where(table < 0, _NOBODY, table).astype(np.uint8).tobytes()
+    ids = np.frombuffer(bytearray(values.tobytes()).translate(spelled), np.uint8).reshape(values.shape)
+    return None if (ids == _NOBODY).any() else ids
 
 
 def labels_of_values(values: Codes, classes: ClassMap, *, one_bit: bool = False) -> NDArray[np.int16]:

@@ -45,12 +45,15 @@ def geometry(size: tuple[int, int], preprocessing: Preprocessing) -> Geometry:
 def resize_image(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 to (height, width, 3) uint8: bilinear, antialiased; letterbox bars hold the mean."""
     place = geometry(image.shape[:2], preprocessing)
-    inner = _resize(image, place.inner, Image.Resampling.BILINEAR)
-    if place.inner == place.outer:
-        return inner
-    canvas = np.empty((*place.outer, 3), np.uint8)
-    canvas[:] = np.round(np.array(preprocessing.mean) * 255).astype(np.uint8)
-    return _paste(inner, canvas, place)
+    return _framed(_resize(image, place.inner, Image.Resampling.BILINEAR), place, preprocessing)
+
+
+def resize_picture(picture: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """The same for a picture of mode RGB, which need not become an array at its own size."""
+    place = geometry((picture.height, picture.width), preprocessing)
+    if place.inner != place.original:
+        picture = picture.resize((place.inner[1], place.inner[0]), Image.Resampling.BILINEAR)
+    return _framed(np.asarray(picture), place, preprocessing)
 
 
 def resize_mask(mask: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -72,6 +75,14 @@ def _resize(array: NDArray[np.uint8], size: tuple[int, int], how: Image.Resampli
     if array.shape[:2] == size:
         return array
     return np.asarray(Image.fromarray(array).resize((size[1], size[0]), how))
+
+
+def _framed(inner: NDArray[np.uint8], place: Geometry, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    if place.inner == place.outer:
+        return inner
+    canvas = np.empty((*place.outer, 3), np.uint8)
+    canvas[:] = np.round(np.array(preprocessing.mean) * 255).astype(np.uint8)
+    return _paste(inner, canvas, place)
 
 
 def _paste(inner: NDArray[np.uint8], canvas: NDArray[np.uint8], place: Geometry) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from segdeploy import files
 from segdeploy import run_folder as place
 from segdeploy.checkpoint import save_weights
-from segdeploy.config.schema import MaskPreprocessing, NamedClass, Policy, RunConfig
+from segdeploy.config.schema import MaskPreprocessing, NamedClass, RunConfig
 from segdeploy.environment import describe_machine
 from segdeploy.errors import ConfigError, ModelError
 from segdeploy.importing.compare import Comparison, compare, package_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from segdeploy.classes import ClassMap
+    from segdeploy.config.bounds import Policy
     from segdeploy.importing.imported import Imported
 
 Triple = tuple[float, float, float]

@@ -10,14 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from segdeploy.classes import ClassMap
-from segdeploy.config.schema import Policy
+from segdeploy.config.bounds import Fraction, Policy
 from segdeploy.errors import ModelError
 from segdeploy.frozen import Frozen
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
-
-class Part(Frozen):
+class Part(Frozen, use_attribute_docstrings=False):
     """An encoder or decoder: the plugin's name, its configuration, and the package it came from."""
 
     name: str
@@ -29,7 +27,7 @@ class Part(Frozen):
         return f"{self.name} ({self.distribution} {self.version})"
 
 
-class Preprocessing(Frozen):
+class Preprocessing(Frozen, use_attribute_docstrings=False):
     """From a picture to the graph's input: resize on the host, the rest inside the graph."""
 
     height: PositiveInt
@@ -40,7 +38,7 @@ class Preprocessing(Frozen):
     color_order: Literal["RGB"] = "RGB"
 
 
-class Head(Frozen):
+class Head(Frozen, use_attribute_docstrings=False):
     """From the decoder's map to one logit per class, and from there to the image's size."""
 
     kind: Literal["conv", "none"] = "conv"
@@ -50,7 +48,7 @@ class Head(Frozen):
     """Of the bilinear upsampling; true only where an imported network was trained so."""
 
 
-class ModelSpec(Frozen):
+class ModelSpec(Frozen, use_attribute_docstrings=False):
     """Everything but the weights."""
 
     schema_version: Literal[1] = 1
@@ -61,7 +59,7 @@ class ModelSpec(Frozen):
     preprocessing: Preprocessing
     image_column: str = "image"
     mask_column: str = "mask"
-    mask_name: Annotated[str, Field(pattern=r"^[\w-]{1,64}$")] = "mask"
+    mask_name: Annotated[str, Field(pattern=r"^[\w-]+$", max_length=64)] = "mask"
     """The output feature's name, which statistics, predictions and their files go by; often the column's too."""
     output: Literal["mask"] = "mask"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,10 +102,8 @@ def _first_on_path(name: str) -> Distribution | None:
 
 
 def canonical(name: str) -> str:
-    """A distribution's name as package indexes compare it: My.Pack_age is my-pack-age."""
-    from packaging.utils import canonicalize_name
-
-    return canonicalize_name(name)
+    """A distribution's name as package indexes compare it (PEP 503): My.Pack_age is my-pack-age."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _entry_text(dist: Distribution) -> str:

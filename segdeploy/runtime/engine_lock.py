@@ -29,7 +29,7 @@ Shape = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 Compatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 
 
-class ShapeRange(Frozen):
+class ShapeRange(Frozen, use_attribute_docstrings=False):
     """(batch, height, width, 3): the least, the one that kernels are chosen for, and the most."""
 
     min: Shape
@@ -37,7 +37,7 @@ class ShapeRange(Frozen):
     max: Shape
 
 
-class EngineLock(Frozen):
+class EngineLock(Frozen, use_attribute_docstrings=False):
     """What the file holds."""
 
     schema_version: Literal[1] = 1

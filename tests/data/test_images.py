@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segdeploy.data import images
-from segdeploy.data.images import read_image
+from segdeploy.data.images import open_rgb, read_image
 from segdeploy.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -50,6 +50,9 @@ def check(path, expected, tolerance=0):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = read_image(path)
+        picture = open_rgb(path)
+    assert picture.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(picture), found)
     assert found.dtype == np.uint8
     assert found.flags.c_contiguous
     assert found.shape == expected.shape

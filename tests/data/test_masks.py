@@ -51,6 +51,19 @@ def test_ids_in_grey(save, suffix, encoding):
     assert read(path, class_map(encoding=encoding)) == [[0, 1], [2, 255]]
 
 
+@pytest.mark.parametrize("count", [253, 254, 255])
+def test_as_many_classes_as_fit(save, count):
+    classes = ClassMap(names=tuple(f"c{i}" for i in range(count)), colors=default_colors(count))
+    ids = np.append(np.arange(count), 255).astype(np.uint8)[None].repeat(3, axis=0)
+    found = read_mask(save(ids), classes)
+    np.testing.assert_array_equal(found, ids)
+    assert found.flags.writeable
+    if count < 255:
+        ids[1, 4] = count
+        with pytest.raises(DataError, match=f"found {count}$"):
+            read_mask(save(ids), classes)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_ids_in_16_bit(save, suffix):
     path = save(np.array([[0, 1], [2, 65535]], np.uint16), suffix)

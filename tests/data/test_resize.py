@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from segdeploy.data.resize import geometry, resize_image, resize_mask, restore_mask
+from segdeploy.data.resize import geometry, resize_image, resize_mask, resize_picture, restore_mask
 from segdeploy.model.spec import Preprocessing
 
 MEAN = (0.485, 0.456, 0.406)
@@ -101,6 +101,15 @@ def test_what_is_restored_lies_where_it_was(height, width, outer_height, outer_w
     expected = (np.arange(width) + 0.5) / width
     wrong = restored != (expected > 0.5)
     assert (np.abs(expected - 0.5) <= 0.5 / place.inner[1] + 1e-9)[wrong.any(axis=0)].all()
+
+
+@pytest.mark.parametrize("policy", ["stretch", "letterbox"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_picture_is_resized_as_its_array_is(size, policy):
+    image, preprocessing = picture(size), to(resize=policy)
+    found = resize_picture(Image.fromarray(image), preprocessing)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, resize_image(image, preprocessing))
 
 
 @pytest.mark.parametrize("policy", ["stretch", "letterbox"])

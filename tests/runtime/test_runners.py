@@ -119,12 +119,13 @@ def test_foreign_onnx_is_refused(tmp_path):
         open_model(tmp_path / "relu.onnx")
 
 
-def test_predict_on_a_bundle_imports_no_training_code(tiny_bundle, tiny_table, tmp_path):
+def test_predict_on_a_bundle_imports_only_what_it_needs(tiny_bundle, tiny_table, tmp_path):
     code = (
         "import sys\n"
         "from segdeploy.cli.main import cli\n"
         "cli.main(sys.argv[1:], standalone_mode=False)\n"
         "heavy = {'torch', 'torchvision', 'timm', 'onnx', 'safetensors', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "heavy |= {'yaml', 'rich', 'segdeploy.config.schema', 'segdeploy.config.load'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)"
     )
     words = ["predict", str(tiny_bundle), str(tiny_table.parent / "images"), "-o", str(tmp_path)]
