@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from segdeploy.benchmark.group import Job, measure
+from segdeploy.benchmark.group import Job, Measured, measure, take_turns
 from segdeploy.benchmark.plan import Entry, Group
 from segdeploy.benchmark.process import RowError, WorkerProcess
 from segdeploy.benchmark.timing import paired_ratio
@@ -29,6 +30,63 @@ def run_group(bundle, images, folder, names, rounds):
     job = Job(open_model(bundle), settings, "auto", [], folder)
     entries = [Entry(name, name) for name in names]
     return measure(job, GROUP, entries, images, whole=False, progress=lambda *_: None)
+
+
+class Script:
+    """A worker that answers from a list: what disturbed each of its turns, or an error."""
+
+    def __init__(self, name, turns, heard):
+        self.name, self.turns, self.heard = name, iter(turns), heard
+
+    def ask(self, do, **_):
+        self.heard.append(self.name)
+        said = next(self.turns, None)
+        if isinstance(said, RowError):
+            raise said
+        return {"milliseconds": [1.0], "engine": None, "disturbed": said}
+
+
+def scripted(*turns):
+    heard = []
+    names = "abc"[: len(turns)]
+    rows = [Measured(Entry(n, n), GROUP, worker=Script(n, t, heard)) for n, t in zip(names, turns, strict=True)]
+    return rows, heard
+
+
+def test_every_other_round_runs_backwards():
+    rows, heard = scripted([], [], [])
+    assert take_turns(rows, "memory", 3, 0, lambda *_: None) == (0, 0)
+    assert "".join(heard) == "abccbaabc"
+    assert [len(r.rounds) for r in rows] == [3, 3, 3]
+
+
+def test_a_round_in_which_one_row_was_disturbed_is_repeated_for_all():
+    rows, heard = scripted([None, None], [None, "a neighbour"])
+    assert take_turns(rows, "memory", 2, 0, lambda *_: None) == (1, 0)
+    assert "".join(heard) == "abbaba"  # the repeated one runs the same way again
+    assert [len(r.rounds) for r in rows] == [2, 2]
+
+
+def test_after_as_many_repetitions_as_rounds_disturbed_ones_count():
+    rows, _ = scripted(["busy"] * 9, [None] * 9)
+    assert take_turns(rows, "memory", 3, 0, lambda *_: None) == (3, 3)
+    assert [len(r.rounds) for r in rows] == [3, 3]
+
+
+def test_a_row_that_fails_drops_out_and_the_others_go_on():
+    rows, heard = scripted([None, RowError("crashed")], [])
+    assert take_turns(rows, "memory", 3, 0, lambda *_: None) == (0, 0)
+    assert "".join(heard) == "abbab"
+    assert (rows[0].reason, len(rows[1].rounds)) == ("crashed", 3)
+    assert take_turns(rows[:1], "memory", 3, 0, lambda *_: None) == (0, 0)  # nobody is left, and that is the end
+
+
+def test_rounds_go_on_for_the_time_asked_for():
+    rows, _ = scripted([])
+    began = time.monotonic()
+    take_turns(rows, "memory", 2, 0.05, lambda *_: None)
+    assert time.monotonic() - began >= 0.05
+    assert len(rows[0].rounds) > 2
 
 
 def test_two_runs_agree_within_their_intervals(planted, tiny_bundle, images, tmp_path):
