@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from segdeploy.benchmark.outcome import GateCheck
     from segdeploy.benchmark.outline import Group
     from segdeploy.benchmark.result import Accuracy, BenchmarkResult
 
@@ -46,6 +47,7 @@ def _context(result: BenchmarkResult) -> dict[str, Any]:
         "spec": result.spec,
         "verdict": verdict(result),
         "headline": groups[0] if groups else None,
+        "setting": outline.setting(groups[0]) if groups else "",
         "groups": groups,
         "sizes": list(dict.fromkeys(g.size for g in groups)),
         "failures": failures(result),
@@ -62,12 +64,22 @@ def _context(result: BenchmarkResult) -> dict[str, Any]:
         "alike": [outline.label(result, a) for _, a in outline.scored(result) if a is not truth and _same(a)],
         "truth": outline.label(result, truth) if truth else "torch",
         "since": since(result.comparison) if result.comparison else None,
-        # Those that are missed come first: nobody should have to look for them.
-        "gates": sorted(enumerate(result.gates), key=lambda pair: pair[1].passed),
+        "gates": _gates(result),
         "dash": formats.DASH,
         # A command that holds backticks needs a longer fence around it.
         "fence": "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", result.command + "`"))),
     }
+
+
+def _gates(result: BenchmarkResult) -> dict[str, Any]:
+    """The checks by their gates, each with its place in report.json; nobody should have to look for those missed."""
+    found: dict[str, list[tuple[int, GateCheck]]] = {}
+    for place, check in enumerate(result.gates):
+        found.setdefault(check.gate, []).append((place, check))
+    for checks in found.values():
+        checks.sort(key=lambda pair: pair[1].passed)
+    ranked = sorted(found.items(), key=lambda item: all(check.passed for _, check in item[1]))
+    return {"by_gate": ranked, "missed": sum(not check.passed for check in result.gates)}
 
 
 def _same(found: Accuracy) -> bool:

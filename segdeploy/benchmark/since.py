@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from segdeploy.benchmark.columns import Cell, Line, Part, Table
-from segdeploy.benchmark.formats import DASH, MINUS, figure, plural, points
+from segdeploy.benchmark.formats import DASH, MINUS, TIMES, figure, plural, points
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,14 +20,18 @@ _HEADS = (
 
 
 def since(comparison: Comparison) -> Table:
-    """One line for each row of either report; in words why, where the numbers alone would not say it."""
-    several = len({r.name for r in comparison.rows}) < len(comparison.rows)
-    lines = tuple(_line(i, row, named=several) for i, row in enumerate(comparison.rows))
-    return Table("since-table", "What changed since the older report", _HEADS, (Part("", lines),))
+    """One line for each row of either report; in words why, where there are no numbers to show."""
+    several = len({(r.height, r.width) for r in comparison.rows}) > 1
+    parts: dict[str, list[Line]] = {}
+    for index, row in enumerate(comparison.rows):
+        size = f", {row.width} {TIMES} {row.height} pixels" if several else ""
+        title = f"Batch {row.batch}, {plural(row.threads, 'CPU thread')}{size}"
+        parts.setdefault(title, []).append(_line(index, row))
+    found = tuple(Part(title, tuple(lines)) for title, lines in parts.items())
+    return Table("since-table", "What changed since the older report", _HEADS, found)
 
 
-def _line(index: int, row: RowChange, *, named: bool) -> Line:
-    where = f", batch {row.batch}, {plural(row.threads, 'thread')}" if named else ""
+def _line(index: int, row: RowChange) -> Line:
     places = {c.metric: (f"comparison.rows.{index}.changes.{i}", c) for i, c in enumerate(row.changes)}
 
     def cell(metric: str, how: Callable[[Change], str], *keys: str) -> Cell:
@@ -36,7 +40,7 @@ def _line(index: int, row: RowChange, *, named: bool) -> Line:
         return Cell(text, tuple(f"{place}.{key}" for key in keys if change and getattr(change, key) is not None))
 
     return Line(
-        f"{row.name}{where}",
+        row.name,
         (
             Cell(row.verdict),
             cell("p50_ms", lambda c: figure(c.old), "old"),
@@ -46,7 +50,7 @@ def _line(index: int, row: RowChange, *, named: bool) -> Line:
             cell("boundary", lambda c: points(c.change), "change"),
             cell("size_mib", _ratio, "change", "low", "high"),
         ),
-        None if row.changes else f"{row.verdict}: {row.why}",
+        None if row.changes else f"{row.verdict}: {row.why.removeprefix('failed: ')}",
     )
 
 

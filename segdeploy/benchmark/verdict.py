@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FEW_ROUNDS = 5
 """With fewer rounds than this an interval says little."""
+_MANY = 3
+"""More settings than this are told as a range."""
 
 
 class Verdict(NamedTuple):
@@ -133,14 +135,7 @@ def _findings(result: BenchmarkResult) -> Iterator[str]:
     ]
     if behind:
         yield f"Not faster than the baseline in this setting: {', '.join(behind)}."
-    elsewhere = [
-        f"{_short(result, r, named=False)} at {outline.title(result, g)}"
-        for g in outline.groups(result)[1:]
-        for _, r in g.rows
-        if (r.name, r.precision) == (best.name, best.precision)
-    ]
-    if elsewhere and best is not group.baseline:
-        yield f"{outline.label(result, best)} elsewhere: {', '.join(elsewhere)}."
+    yield from _elsewhere(result, group, best)
     lost = [
         f"{outline.label(result, a)} ({share(a.label_agreement)} % of the pixels agree"
         + (f", mIoU {points(a.miou_delta)} points)" if a.miou_delta is not None else ")")
@@ -154,6 +149,27 @@ def _findings(result: BenchmarkResult) -> Iterator[str]:
         name = outline.label(result, fastest)
         yield f"The lowest median time in this setting is that of {name}: {figure(fastest.latency.p50)} ms."
     yield from _failures(result)
+
+
+def _elsewhere(result: BenchmarkResult, group: Group, best: Row) -> Iterator[str]:
+    found = [
+        (g, r)
+        for g in outline.groups(result)[1:]
+        for _, r in g.rows
+        if (r.name, r.precision) == (best.name, best.precision)
+    ]
+    name, speedups = outline.label(result, best), [r.speedup for _, r in found if r.speedup is not None]
+    if not found or best is group.baseline:
+        return
+    if len(found) <= _MANY or not speedups:
+        told = [f"{_short(result, r, named=False)} at {outline.title(result, g)}" for g, r in found[:_MANY]]
+        yield f"{name} elsewhere: {', '.join(told)}."
+        return
+    lost = len(found) - len(speedups)
+    yield (
+        f"{name} in the {len(found)} other settings: {times(min(speedups))}x to {times(max(speedups))}x as fast as "
+        f"each one's baseline{f', {lost} without a speed-up' if lost else ''}."
+    )
 
 
 def _short(result: BenchmarkResult, row: Row, *, named: bool = True) -> str:
@@ -184,7 +200,7 @@ def failures(result: BenchmarkResult) -> list[tuple[str, str, list[str]]]:
 def _cautions(result: BenchmarkResult) -> Iterator[str]:
     missed = sum(not g.passed for g in result.gates)
     if missed:
-        yield f"{missed} of {plural(len(result.gates), 'gate')} not kept, see Gates."
+        yield f"{missed} of {plural(len(result.gates), 'check')} against gates not kept, see Gates."
     if any(record.get("passed") is False for record in result.verification):
         yield "The bundle's own comparison with torch was not passed, see Verification."
     timed = [r for r in result.rows if r.latency]

@@ -8,6 +8,8 @@ import pytest
 
 from segdeploy.benchmark.report import write_report
 
+pytestmark = pytest.mark.xdist_group("chromium")  # one browser for all of them
+
 MINUS = "\N{MINUS SIGN}"
 SHOWN_IN_PERCENT = {
     "mean_iou", "miou_delta", "boundary_iou", "boundary_delta", "iou", "iou_delta", "label_agreement", "agreement",

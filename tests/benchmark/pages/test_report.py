@@ -323,7 +323,7 @@ def test_missed_gates_come_first(large_result):
         "not kept",
         "kept",
     ]
-    assert "2 of 3 gates not kept, see Gates." in str(verdict(large_result))
+    assert "2 of 3 checks against gates not kept, see Gates." in str(verdict(large_result))
     assert "**not kept** | p99_ms[backend=onnxruntime,batch=1]&lt;=25" in to_markdown(large_result)
 
 
@@ -387,6 +387,15 @@ def test_verdict_prefers_a_row_that_keeps_the_labels(large_result):
     assert "Not the labels of torch: openvino int8 (90.640 % of the pixels agree" in str(said)
     assert "The lowest median time in this setting is that of openvino int8" in str(said)
     assert "Failed: tensorrt fp16 everywhere" in str(said)
+
+
+def test_verdict_tells_many_settings_as_a_range(large_result):
+    int8 = [r for r in large_result.rows if r.name == "onnxruntime int8"]
+    assert "onnxruntime int8 elsewhere: " in str(verdict(large_result))
+    wide = [r.model_copy(update={"height": 704}) for r in large_result.rows[:12]]
+    more = verdict(large_result.model_copy(update={"rows": (*large_result.rows, *wide)}))
+    low, high = (f"{f(r.speedup for r in (*int8[1:], int8[0])):.2f}x" for f in (min, max))
+    assert f"onnxruntime int8 in the 4 other settings: {low} to {high} as fast as each one's baseline." in more.findings
 
 
 def test_verdict_on_labels(result):
