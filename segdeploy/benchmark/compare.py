@@ -74,10 +74,10 @@ def _row(
     scores: Sequence[str],
 ) -> RowChange:
     if before is None:
-        return _told(row, "new", "is not in the older report" + (f"; failed: {row.reason}" if not row.latency else ""))
-    if row.latency is None:
-        return _told(row, "fails now" if before.latency else "failed in both", f"failed: {row.reason}")
-    if before.latency is None:
+        return _told(row, "new", "is not in the older report" + ("" if _ran(row) else f"; failed: {row.reason}"))
+    if not _ran(row):
+        return _told(row, "fails now" if _ran(before) else "failed in both", f"failed: {row.reason}")
+    if not _ran(before):
         return _told(row, "works again", f"failed in the older report: {before.reason}")
     pair = _Pair(before, row)
     doubts = [*times, *_doubts(pair)]
@@ -94,9 +94,13 @@ def _row(
         return _told(row, "not comparable", "; ".join(doubts), known)
     verdict, why = _judge(p50, against), f"p50 {p50.old:.4g} -> {p50.new:.4g} ms, {_signed(p50)}"
     if against is not None and control is not None:
-        alike = "; torch's row moved alike" if verdict != _judge(p50, None) else ""
-        why += f"; speed-up over {control.new.name} {against.old:.3g} -> {against.new:.3g}, {_signed(against)}{alike}"
+        why += f"; speed-up over {control.new.name} {against.old:.3g} -> {against.new:.3g}, {_signed(against)}"
+        why += "; against torch no change is shown" if verdict != _judge(p50, None) else ""
     return _told(row, verdict, why, known)
+
+
+def _ran(row: Row) -> bool:
+    return row.status == "ok" and row.latency is not None
 
 
 def _told(row: Row, verdict: Verdict, why: str, changes: Sequence[Change] = ()) -> RowChange:
@@ -122,11 +126,11 @@ def _control(new: BenchmarkResult, old: BenchmarkResult, pair: _Pair) -> _Pair |
     """
     if pair.new.backend == "torch" or not same_torch(new, old):
         return None
-    before = {row_key(r): r for r in old.rows if r.backend == "torch" and r.latency}
+    before = {row_key(r): r for r in old.rows if r.backend == "torch" and _ran(r)}
     able = [
         _Pair(before[row_key(r)], r)
         for r in new.rows
-        if r.latency and row_key(r) in before and row_key(r)[3:] == row_key(pair.new)[3:]
+        if _ran(r) and row_key(r) in before and row_key(r)[3:] == row_key(pair.new)[3:]
     ]
     able = [p for p in able if not _doubts(p)]
     return min(able, key=lambda p: (p.old.variant == "compile", p.old.name != pair.old.baseline), default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.config.gate_metrics import METRICS
@@ -59,7 +60,7 @@ def number_of(name: str, result: BenchmarkResult, row: Row) -> float | None:
 
 
 def _worst(metric: Metric, found: list[float]) -> float | None:
-    if not found:
+    if not found or any(math.isnan(value) for value in found):
         return None
     return max(found) if metric.better == "lower" else min(found)
 

@@ -63,14 +63,11 @@ def judged(command: Callable[..., Any]) -> Callable[..., Any]:
             from segdeploy.config.gates import parse_gates, read_gates
             from segdeploy.errors import ConfigError
 
-            given = (
-                *parse_gates(own, "benchmark.gates"),
-                *(read_gates(file) if file else ()),
-                *parse_gates(texts, "--gate"),
-            )
-            gates = tuple({gate.text: gate for gate in given}.values())
+            written = (*(read_gates(file) if file else ()), *parse_gates(texts, "--gate"))
+            # The configuration's may be about more than is measured today; those are not kept, once all is written.
             compares = older is not None or (held is not None and held.comparison is not None)
-            check_selectors(gates, known or {}, compares=compares)
+            check_selectors(written, known or {}, compares=compares)
+            gates = tuple({gate.text: gate for gate in (*parse_gates(own, "benchmark.gates"), *written)}.values())
             if not gates and not (held and held.gates):
                 if junit is not None:
                     raise ConfigError("--junit: there is no gate to report; give --gate or --gates")

@@ -99,7 +99,7 @@ def test_a_slow_machine_is_no_slow_row(made):
     }  # fmt: skip
     row, changes = of(found, "onnxruntime")
     assert changes["p50_ms"].low > NOISE
-    assert row.why.endswith("torch's row moved alike")
+    assert row.why.endswith("; against torch no change is shown")
     (drift,) = found.differences
     assert drift.startswith("torch's own rows moved though torch and the model are the same, so the machine itself may")
 
@@ -229,6 +229,14 @@ def test_a_row_is_another_at_another_batch_or_thread_count(made, change):
     found = compare(made(seed=1, batches=(1, 4)), change(made(seed=2), "onnxruntime", threads=2), "old.json")
     assert [r.verdict for r in found.rows if r.name == "onnxruntime"] == ["new", "new", "gone"]
     assert {r.verdict for r in found.rows if r.batch == 4} == {"new"}
+
+
+def test_a_row_that_failed_late_has_failed(made, change):
+    late = change(made(seed=1), "onnxruntime", status="failed", reason="its labels could not be scored")
+    assert verdicts(compare(late, made(seed=2), "old.json"))["onnxruntime"] == "fails now"
+    assert verdicts(compare(made(seed=2), late, "old.json"))["onnxruntime"] == "works again"
+    eager = change(late, "torch channels_last", status="failed", reason="?")
+    assert "speed-up over torch eager" in of(compare(eager, made(seed=2), "old.json"), "onnxruntime int8")[0].why
 
 
 def test_of_many_rows_only_some_are_named(made):

@@ -107,6 +107,16 @@ def test_scores_of_a_sister_do_not_count(made):
     assert number_of("miou", result, other) is None
 
 
+def test_a_number_that_is_none_is_not_known(made):
+    result, row = by_hand(made)
+    (found,) = result.accuracy
+    broken_class = found.per_class[1].model_copy(update={"iou_delta": float("nan")})
+    found = found.model_copy(update={"per_class": (found.per_class[0], broken_class), "mean_iou": float("nan")})
+    result = result.model_copy(update={"accuracy": (found,)})
+    assert number_of("worst_class_drop", result, row) is None
+    assert number_of("miou", result, row) is None
+
+
 def test_planted_slow_backend(made):
     gates = ("p99_ms<=15", "speedup>=1.2", "miou_drop<=0.003")
     assert broken(made(), *gates) == []
