@@ -34,7 +34,7 @@ def latency(rounds: Sequence[Sequence[float]]) -> Latency:
 
 
 def warm_up(call: Callable[[], float], calls: int, patience: float) -> tuple[int, bool]:
-    """Call until the best time of a window differs by less than 2 % from that of the window before, twice in a row.
+    """Call until the best time of a window of calls differs by less than 2 % from that of the window before.
 
     Args:
         call: gives its own time, milliseconds.
@@ -45,8 +45,8 @@ def warm_up(call: Callable[[], float], calls: int, patience: float) -> tuple[int
         how many calls were made, and whether the time was steady in the end.
     """
     ends = time.perf_counter() + patience
-    done, still, best = 0, 0, float("inf")
-    while done < calls or (still < 2 and time.perf_counter() < ends):
+    done, steady, best = 0, False, float("inf")
+    while done < calls or (not steady and time.perf_counter() < ends):
         if not patience:
             call()
             done += 1
@@ -54,9 +54,9 @@ def warm_up(call: Callable[[], float], calls: int, patience: float) -> tuple[int
         window: list[float] = []
         while len(window) < WINDOW or sum(window) < WINDOW_SECONDS * 1e3:
             window.append(call())
-        still = still + 1 if abs(min(window) / best - 1) < STEADY else 0
+        steady = abs(min(window) / best - 1) < STEADY
         best, done = min(window), done + len(window)
-    return done, still >= 2
+    return done, steady
 
 
 def paired_ratio(

@@ -44,7 +44,7 @@ def test_warm_up_ends_when_the_best_of_a_window_stands_still():
         made.append(times[len(made)] if len(made) < len(times) else 25.0)
         return made[-1]
 
-    assert warm_up(call, 5, 60) == (6 * WINDOW, True)
+    assert warm_up(call, 5, 60) == (5 * WINDOW, True)
 
 
 def test_warm_up_has_a_floor_and_an_end():

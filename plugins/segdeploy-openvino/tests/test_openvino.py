@@ -208,7 +208,7 @@ def test_evaluate_gives_the_scores_of_onnxruntime(bundle, table):
 
 
 def test_benchmark_row(bundle, table):
-    settings = Benchmark(batches=(1, 2), threads=1, rounds=2, warmup=1)
+    settings = Benchmark(batches=(1, 2), threads=(1,), rounds=2, seconds=0, warmup=1, warmup_seconds=0, cold_starts=0)
     result = run_benchmark(bundle, table, settings=settings, backends=["onnxruntime", "openvino"], pictures=0)
     rows = [r for r in result.rows if r.backend == "openvino"]
     assert [(r.status, r.reason, r.batch, r.provider, r.precision, r.artifact) for r in rows] == [
@@ -221,7 +221,7 @@ def test_benchmark_row(bundle, table):
 
 
 def test_benchmark_row_says_why_it_failed(bundle, table):
-    settings = Benchmark(batches=(1,), threads=1, rounds=1, warmup=0)
+    settings = Benchmark(batches=(1,), threads=(1,), rounds=1, seconds=0, warmup=0)
     result = run_benchmark(bundle, table, settings=settings, backends=["openvino"], device="cuda", pictures=0)
     assert [(r.status, r.reason) for r in result.rows] == [("failed", "device 'cuda': backend openvino knows cpu")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import MissingPartError, ModelError
@@ -60,8 +61,10 @@ class OpenVinoRunner(Runner):
             # A tensor of its own: the image is copied, and its type and shape are checked. InferRequest.infer would
             # convert and resize instead, and with one thread it hides errors and gives the last result once more.
             self._request.set_tensor("image", self._tensor(image))
+            started = time.perf_counter()
             self._request.start_async()
             self._request.wait()
+            self.engine_seconds = time.perf_counter() - started
         except RuntimeError as e:
             raise ModelError(f"{self._path}: OpenVINO cannot run it: {_last_line(e)}") from e
         # The request's own output is overwritten by the next run.
