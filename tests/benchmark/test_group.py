@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segdeploy.benchmark.group import Job, Measured, measure, take_turns
 from segdeploy.benchmark.plan import Entry, Group
 from segdeploy.benchmark.process import RowError, WorkerProcess
 from segdeploy.benchmark.timing import paired_ratio
+from segdeploy.benchmark.worker import Worker
 from segdeploy.bundle import open_model
 from segdeploy.config.schema import Benchmark
+from segdeploy.data.table import read_table
 from segdeploy.environment import available_cores
 
 GROUP = Group(1, 1, 64, 96)
@@ -119,6 +122,24 @@ def test_a_row_that_dies_between_rounds_leaves_the_others(planted, tiny_bundle, 
     dying, other = run_group(tiny_bundle, images, tmp_path, ["crash", "onnxruntime"], 3)
     assert "SIGSEGV" in dying.reason
     assert (other.reason, len(other.rounds)) == (None, 3)
+
+
+def test_a_size_that_the_model_leaves_free(tiny_run, tiny_table, tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((2, 32, 48, 3), np.uint8))
+    files = [str(s.image) for s in read_table(tiny_table)[:3]]
+    worker = Worker()
+    opened = worker.open(str(tiny_run), "torch", {"threads": 1, "device": "cpu"}, (32, 48))
+    try:
+        assert opened["runner"]["provider"] == "cpu"
+        worker.first(str(tmp_path / "images.npy"), 2, files)
+        turn = worker.turn("file", 3, 0, str(tmp_path / "masks"))
+    finally:
+        worker.runner.close()
+    assert len(turn["milliseconds"]) == 3
+    assert turn["engine"] is None
+    written = sorted((tmp_path / "masks").iterdir())
+    assert [p.stem for p in written] == sorted(Path(f).stem for f in files)
+    assert {Image.open(p).size for p in written} == {(112, 80)}  # the pictures' own
 
 
 def test_memory_is_the_workers_own(tiny_bundle, images):
