@@ -28,20 +28,16 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         SegdeployError: the folder cannot be made, or not be written to.
     """
+    part = path.with_name(f".{path.name[:40]}.{os.urandom(8).hex()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+        part.touch(exist_ok=False)  # not mkstemp: its files are private, and no thread can ask for the umask safely
     except OSError as e:
         raise SegdeployError(f"{path}: cannot be written: {e.strerror or e}") from e
-    os.close(descriptor)
-    part = Path(name)
     try:
         yield part
         with part.open("rb+") as handle:
             os.fsync(handle.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes files private; a model is meant to be read
         part.replace(path)
     except BaseException as e:
         with suppress(FileNotFoundError):

@@ -23,7 +23,7 @@ def in_order(
 
     `items` is advanced by the caller's thread, so one `in_order` may be the source of another, with work between
     them that belongs to that thread. An exception of a call comes where its result would have come, with its own
-    traceback. Nothing is begun any more after an exception, or after `close`; what is under way is waited for.
+    traceback. After an exception, and after `close`, no further item is taken; what is under way is waited for.
 
     Args:
         function: releases the interpreter's lock for most of its time, as decoding and NumPy do.
@@ -32,13 +32,10 @@ def in_order(
     """
     workers = workers or min(8, max(2, available_cores()))
     waiting: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
+    with ThreadPoolExecutor(workers) as pool:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -127,6 +127,36 @@ def test_labels_are_shown_in_order_in_the_callers_thread_before_the_engine_runs_
     assert steps == [(i, 7) for i in range(1, 8)]
 
 
+class Still(Runner):
+    """Class 0 everywhere; the third call is interrupted, or none."""
+
+    def __init__(self, interrupted):
+        self.left = 3 if interrupted else -1
+
+    def run(self, image):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return np.zeros(image.shape[:3], np.uint8)
+
+    def describe(self):
+        return {}
+
+
+@pytest.mark.parametrize("place", ["engine", "caller"])
+def test_interrupt_ends_the_threads(tiny_table, tiny_bundle, place):
+    bundle, samples, before = open_model(tiny_bundle), read_table(tiny_table), threading.active_count()
+
+    def interrupt(done, total):
+        if place == "caller":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        evaluate(Still(place == "engine"), samples, bundle.spec, progress=interrupt)
+    assert caught.tb is not None  # whose frames hold the generators
+    assert threading.active_count() == before
+
+
 def test_broken_mask_in_the_middle_is_named(tiny_table, tiny_bundle, tmp_path):
     bundle, samples = open_model(tiny_bundle), read_table(tiny_table)
     broken = tmp_path / "broken.png"

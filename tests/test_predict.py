@@ -178,14 +178,16 @@ def test_engine_that_stops_leaves_whole_masks_and_no_threads(spec, tmp_path, err
 def test_interrupt_ends_it_soon(spec, tmp_path):
     for i in range(40):
         save(tmp_path / "in" / f"{i:02d}.png")
-    runner = Stops(None, at=-1)
+    runner, before = Stops(None, at=-1), threading.active_count()
 
     def interrupt(done, total):
         if done == 3:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:  # which keeps the frames that hold the generators
         predict(runner, spec, [tmp_path / "in"], tmp_path / "out", progress=interrupt)
+    assert caught.tb is not None
+    assert threading.active_count() == before
     assert 3 <= runner.calls <= 3 + min(8, max(2, available_cores())) + 1
     assert {f"{i:02d}.png" for i in range(3)} <= set(files(tmp_path / "out"))
 

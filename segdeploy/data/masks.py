@@ -116,13 +116,11 @@ def color_table(picture: Image.Image, path: Path) -> NDArray[np.uint32]:
 
 
 _NOBODY = 254
-"""An id that no pixel has as long as there are at most 254 classes."""
+"""Stands for values that nobody owns; the last of 255 classes, where there are that many, is taken for it."""
 
 
 def _ids_of_bytes(values: Codes, classes: ClassMap, one_bit: bool) -> NDArray[np.uint8] | None:
-    """Class ids of uint8 pixel values, several times as fast as by indexing; None where nobody owns a value."""
-    if len(classes) > _NOBODY:
-        return None
+    """Class ids of uint8 pixel values, several times as fast as by indexing; None where one may be nobody's."""
     table = labels_of_values(np.arange(256, dtype=np.uint8), classes, one_bit=one_bit)
     spelled = np.where(table < 0, _NOBODY, table).astype(np.uint8).tobytes()
     ids = np.frombuffer(bytearray(values.tobytes()).translate(spelled), np.uint8).reshape(values.shape)
