@@ -47,6 +47,11 @@ def load_weights(path: Path, model: nn.Module, *, optional: str | None = None) -
     return about
 
 
+def is_finite(path: Path) -> bool:
+    """Whether a file of `save_weights` holds no NaN and no infinity."""
+    return all(bool(torch.isfinite(t).all()) for t in _load(path)[0].values())
+
+
 def save_training_state(
     path: Path, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
 ) -> None:

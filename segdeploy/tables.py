@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from segdeploy.benchmark.result import BenchmarkResult
+    from segdeploy.benchmark.result import BenchmarkResult, Row
     from segdeploy.evaluate import EvalResult
     from segdeploy.model.spec import ModelSpec
 
@@ -55,28 +55,35 @@ def score_table(result: EvalResult, spec: ModelSpec) -> str:
 
 
 def benchmark_table(result: BenchmarkResult) -> str:
-    """One line per row of a benchmark."""
+    """One line per row of a benchmark, with the threads and the size where they tell rows apart."""
     scores = {a.name: a for a in result.accuracy}
+    several = len({(r.threads, r.height, r.width) for r in result.rows}) > 1
+    head = ["row", *(["threads", "size"] if several else []), "batch", "p50 ms", "engine ms", "p99 ms", "images/s"]
+    head += ["speed-up", "mIoU %", "agree %", "peak MiB"]
     rows = []
     for row in result.rows:
+        first = [row.name, *([str(row.threads), f"{row.width}x{row.height}"] if several else []), str(row.batch)]
         if row.latency is None:
-            rows.append([row.name, str(row.batch), *["-"] * 6, f"failed: {row.reason}"])
+            rows.append([*first, *["-"] * (len(head) - len(first) - 1), f"failed: {row.reason}"])
             continue
         score = scores.get(row.name)
-        speed = f"{row.speedup:.2f} [{row.speedup_low:.2f}, {row.speedup_high:.2f}]" if row.speedup is not None else "-"
-        agreement = score.label_agreement if score else None
         rows.append(
             [
-                row.name,
-                str(row.batch),
+                *first,
                 f"{row.latency.p50:.1f}",
+                f"{row.engine.p50:.1f}" if row.engine else "-",
                 f"{row.latency.p99:.1f}",
                 f"{row.images_per_second:.1f}",
-                speed,
+                _speedup(row),
                 percent(score.mean_iou if score else None),
-                percent(agreement, 4),
+                percent(score.label_agreement if score else None, 4),
                 f"{row.peak_memory_mib:.0f}" if row.peak_memory_mib else "-",
             ]
         )
-    versus = f"x {result.baseline}" if result.baseline else "speed-up"
-    return text_table(["row", "batch", "p50 ms", "p99 ms", "images/s", versus, "mIoU %", "agree %", "peak MiB"], rows)
+    versus = f"speed-up: over the fastest torch row of the same batch{', threads and size' if several else ''}"
+    return text_table(head, rows) + (f"\n{versus}" if result.baseline else "")
+
+
+def _speedup(row: Row) -> str:
+    known = row.speedup is not None and row.speedup_low is not None and row.speedup_high is not None
+    return f"{row.speedup:.2f} [{row.speedup_low:.2f}, {row.speedup_high:.2f}]" if known else "-"

@@ -1,4 +1,4 @@
-"""Example pictures for the report: best, middling and worst images, as data URIs."""
+"""Pictures for the report, as data URIs: from the worst image to the best, and the worst of each row."""
 
 from __future__ import annotations
 
@@ -31,32 +31,67 @@ _UNLABELLED = (112, 128, 160)
 
 
 def make_pictures(
-    samples: Sequence[Sample], spec: ModelSpec, labels: Path | None, scores: Sequence[float | None], count: int
+    samples: Sequence[Sample], spec: ModelSpec, labels: Path, scores: Sequence[float | None], count: int
 ) -> list[Picture]:
     """`count` images from the worst to the best by their own mean IoU; `labels` holds NNNNNN.png per sample."""
-    if labels is None or count == 0:
-        return []
     ranked = sorted((s, i) for i, s in enumerate(scores) if s is not None)
     places = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))
-    pictures = []
-    for place in places:
-        score, index = ranked[int(place)]
-        sample = samples[index]
-        assert sample.mask is not None
-        image = read_image(sample.image)
-        truth = read_mask(sample.mask, spec.classes)
-        found = restore_mask(np.asarray(Image.open(labels / f"{index:06d}.png")), truth.shape, spec.preprocessing)
-        pictures.append(
-            Picture(
-                name=sample.image.name,
-                image_iou=score,
-                image=_uri(image),
-                truth=_uri(_truth(image, truth, spec)),
-                predicted=_uri(blend(image, found, spec.classes, 0.6)),
-                errors=_uri(_errors(image, truth, found)),
-            )
-        )
-    return pictures
+    return [_picture(samples, spec, labels, ranked[int(place)][1], scores) for place in places]
+
+
+def worst_pictures(
+    samples: Sequence[Sample],
+    spec: ModelSpec,
+    labels: Path,
+    reference: Path | None,
+    scores: Sequence[float | None],
+    agreement: Sequence[float] | None,
+    count: int,
+) -> tuple[Picture, ...]:
+    """`count` images with the smallest agreement with `reference`, or, of the reference itself, the lowest IoU.
+
+    An image whose labels agree on every pixel is no bad one and is left out.
+    """
+    if agreement is None or reference is None:
+        return ()
+    if labels == reference:
+        ranked = sorted((s, i) for i, s in enumerate(scores) if s is not None)
+    else:
+        ranked = sorted((share, i) for i, share in enumerate(agreement) if share < 1)
+    return tuple(_picture(samples, spec, labels, i, scores, reference, agreement) for _, i in ranked[:count])
+
+
+def _picture(
+    samples: Sequence[Sample],
+    spec: ModelSpec,
+    labels: Path,
+    index: int,
+    scores: Sequence[float | None],
+    reference: Path | None = None,
+    agreement: Sequence[float] | None = None,
+) -> Picture:
+    sample = samples[index]
+    assert sample.mask is not None
+    image = read_image(sample.image)
+    truth = read_mask(sample.mask, spec.classes)
+
+    def read_labels(folder: Path) -> NDArray[np.uint8]:
+        return restore_mask(np.asarray(Image.open(folder / f"{index:06d}.png")), truth.shape, spec.preprocessing)
+
+    found = read_labels(labels)
+    disagreement = None
+    if reference is not None and reference != labels:
+        disagreement = _uri(_marked(image, found != read_labels(reference)))
+    return Picture(
+        name=sample.image.name,
+        image_iou=scores[index],
+        image=_uri(image),
+        truth=_uri(_truth(image, truth, spec)),
+        predicted=_uri(blend(image, found, spec.classes, 0.6)),
+        errors=_uri(_errors(image, truth, found)),
+        agreement=agreement[index] if agreement is not None else None,
+        disagreement=disagreement,
+    )
 
 
 def _truth(image: NDArray[np.uint8], truth: NDArray[np.uint8], spec: ModelSpec) -> NDArray[np.uint8]:
@@ -66,10 +101,16 @@ def _truth(image: NDArray[np.uint8], truth: NDArray[np.uint8], spec: ModelSpec) 
 
 
 def _errors(image: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    shown = _marked(image, (truth != found) & (truth != IGNORE))
+    shown[truth == IGNORE] = _UNLABELLED
+    return shown
+
+
+def _marked(image: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The image in grey, with red pixels."""
     grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.5 + 96
     shown: NDArray[np.uint8] = grey.astype(np.uint8)
-    shown[(truth != found) & (truth != IGNORE)] = _ERROR
-    shown[truth == IGNORE] = _UNLABELLED
+    shown[where] = _ERROR
     return shown
 
 

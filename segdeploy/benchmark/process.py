@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,12 +14,23 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
 
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
 class RowError(Exception):
     """A row cannot go on; the message is its reason."""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class WorkerProcess:
@@ -27,12 +39,11 @@ class WorkerProcess:
     Args:
         threads: for OpenMP, MKL and OpenBLAS alike; the runner sets its engine's own count besides.
         timeout: seconds that any answer may take.
+        extra: further variables of its environment.
     """
 
-    def __init__(self, threads: int, timeout: float = 900.0) -> None:
-        env = dict(os.environ)
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            env[name] = str(threads)
+    def __init__(self, threads: int, timeout: float = 900.0, extra: Mapping[str, str] | None = None) -> None:
+        env = {**os.environ, **dict.fromkeys(_THREADS, str(threads)), **(extra or {})}
         self.timeout = timeout
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._process = subprocess.Popen(
@@ -77,8 +88,8 @@ class WorkerProcess:
         code = self._process.wait()
         self._errors.seek(0)
         said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return f"the row's process was {how}: {said[-1][:300]}" if said else f"the row's process was {how}"
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
+        return f"the row's process {how}: {said[-1][:300]}" if said else f"the row's process {how}"
 
     def __enter__(self) -> Self:
         return self

@@ -1,39 +1,38 @@
 """One row's own process: opens a runner, then does as it is told, a JSON line in and a JSON line out.
 
-    {"do": "open", "model": DIR, "backend": NAME, "options": {...}, "images": FILE.npy}
-    {"do": "call", "batch": N, "calls": K, "seconds": S}    at least K calls and S seconds, timed one by one
-    {"do": "memory"}                                        peak resident memory so far
-    {"do": "accuracy", "table": FILE, "at": "mask", "labels": DIR, "reference": DIR or null}
-
-A process of its own gives a row its own threads, memory and caches, and a crash that stays its own.
+A process of its own gives a row its own threads, memory and caches, and a crash that stays its own. `Worker`'s methods
+are what it can be told: {"do": "turn", "what": "memory", "calls": 2, "seconds": 0.1}.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
 import sys
 import time
 import traceback
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
+from segdeploy.benchmark.contention import disturbance, rest, usage
+from segdeploy.benchmark.labels import CheckedRunner, at_size, score
+from segdeploy.benchmark.timing import warm_up
 from segdeploy.bundle import open_model
-from segdeploy.data.table import read_table
 from segdeploy.errors import SegdeployError
-from segdeploy.evaluate import evaluate
-from segdeploy.metrics import Scores, confusion_matrix, none_if_nan
+from segdeploy.predict import predict
 from segdeploy.runtime.runner import Runner, RunnerOptions, open_runner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from numpy.typing import NDArray
 
     from segdeploy.bundle import Bundle
-    from segdeploy.evaluate import Example
 
 
 class Worker:
@@ -41,77 +40,116 @@ class Worker:
 
     bundle: Bundle
     runner: Runner
-    images: NDArray[np.uint8]
-    turn = 0
+    batches: Iterator[NDArray[np.uint8]]
+    files: Iterator[str]
 
-    def open(self, model: str, backend: str, options: dict[str, Any], images: str) -> dict[str, Any]:
-        """Load; the time includes the engine's import."""
+    def open(
+        self, model: str, backend: str, options: dict[str, Any], size: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
+        """Load; the time includes the engine's import. `size`: (height, width) of the images, None: the model's."""
         started = time.perf_counter()
         self.bundle = open_model(Path(model))
+        if size is not None:
+            self.bundle = at_size(self.bundle, *size)
         self.runner = open_runner(self.bundle, backend, RunnerOptions(**options)).__enter__()
-        seconds = time.perf_counter() - started
-        self.images = np.load(images)
-        return {"load_seconds": seconds, "runner": self.runner.describe()}
+        return {"load_seconds": time.perf_counter() - started, "runner": self.runner.describe()}
 
-    def call(self, batch: int, calls: int, seconds: float = 0.0) -> dict[str, Any]:
-        """Milliseconds of each call; the inputs rotate over all images."""
-        samples: list[float] = []
-        ends = time.perf_counter() + seconds
-        while len(samples) < calls or time.perf_counter() < ends:
-            indices = (np.arange(batch) + self.turn) % len(self.images)
-            self.turn += batch
-            image = self.images[indices]
-            started = time.perf_counter()
-            self.runner.run(image)
-            samples.append((time.perf_counter() - started) * 1e3)
-        return {"milliseconds": samples}
+    def first(self, images: str, batch: int, files: list[str]) -> dict[str, Any]:
+        """The first call, whose labels are looked at: seconds.
 
-    def memory(self) -> dict[str, Any]:
-        """Peak resident memory of this process, MiB."""
-        try:  # Linux: unlike getrusage, this figure does not include the parent's peak before exec
-            status = Path("/proc/self/status").read_text()
-            kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-            return {"peak_memory_mib": int(kib) / 2**10}
-        except (OSError, StopIteration):
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            return {"peak_memory_mib": peak / (2**20 if sys.platform == "darwin" else 2**10)}
+        Args:
+            images: a .npy file of images at the network's size, as many as a multiple of `batch`; calls rotate.
+            batch: images per call.
+            files: image files, for calls from file to file.
+        """
+        pool = np.load(images)
+        # Slices, so that no copy warms the caches before a call.
+        self.batches = cycle([pool[i : i + batch] for i in range(0, len(pool), batch)])
+        self.files = cycle(files)
+        image = next(self.batches)
+        checked = CheckedRunner(self.runner, len(self.bundle.spec.classes))
+        started = time.perf_counter()
+        checked.run(image)
+        return {"seconds": time.perf_counter() - started}
 
-    def accuracy(self, table: str, at: str, labels: str, reference: str | None) -> dict[str, Any]:
-        """Confusion matrix, agreement with the labels in `reference`, and per-image scores; labels are kept."""
-        spec = self.bundle.spec
-        samples = read_table(Path(table), spec.image_column, spec.mask_column)
-        names: list[str] = []
-        scores: list[float | None] = []
-        equal = 0
-        pixels = 0
+    def warm(self, calls: int, patience: float) -> dict[str, Any]:
+        """Untimed calls until the time is steady, see `segdeploy.benchmark.timing.warm_up`."""
+        made, steady = warm_up(lambda: self._call()[0], calls, patience)
+        gc.collect()
+        gc.freeze()  # what is there now lives to the end; no later collection looks at it
+        rest()
+        return {"calls": made, "steady": steady}
 
-        def keep(example: Example, found: NDArray[np.uint8]) -> None:
-            nonlocal equal, pixels
-            name = f"{len(names):06d}.png"
-            names.append(str(example.sample.image))
-            Image.fromarray(found).save(Path(labels) / name, compress_level=1)
-            scores.append(_image_score(example, found, self.bundle))
-            if reference is not None:
-                equal += int((found == np.asarray(Image.open(Path(reference) / name))).sum())
-                pixels += found.size
+    def turn(self, what: str, calls: int, seconds: float, folder: str = "") -> dict[str, Any]:
+        """A row's turn in a round, at least `calls` calls and `seconds` long: milliseconds of each.
 
-        result = evaluate(
-            self.runner, samples, spec, at="model" if at == "model" else "mask", boundary=False, on_labels=keep
-        )
+        Args:
+            what: "memory": image batch to label batch; "file": an image file to its mask file in `folder`.
+            calls: at least so many.
+            seconds: at least so long.
+            folder: for the mask files.
+
+        Returns:
+            `milliseconds` and `engine` (None where the runner does not tell) of each call; `disturbed`: what others
+            took meanwhile, or None.
+        """
+        call: Callable[[], tuple[float, float | None]] = self._call
+        if what == "file":
+            call = lambda: self._file(Path(folder))  # noqa: E731
+        call()  # not counted: the row before has left its own data in the caches
+        samples: list[tuple[float, float | None]] = []
+        before = usage()
+        while len(samples) < calls or time.perf_counter() < before.wall + seconds:
+            samples.append(call())
+        why = disturbance(before, usage())
+        rest()
+        engine = [own for _, own in samples if own is not None]
         return {
-            "confusion": result.scores.confusion.tolist(),
-            "images": result.images,
-            "agreement": equal / pixels if pixels else None,
-            "image_iou": scores,
+            "milliseconds": [whole for whole, _ in samples],
+            "engine": engine if len(engine) == len(samples) else None,
+            "disturbed": why,
         }
 
+    def _call(self) -> tuple[float, float | None]:
+        image = next(self.batches)
+        started = time.perf_counter()
+        self.runner.run(image)
+        whole = (time.perf_counter() - started) * 1e3
+        engine = self.runner.engine_seconds
+        return whole, None if engine is None else engine * 1e3
 
-def _image_score(example: Example, labels: NDArray[np.uint8], bundle: Bundle) -> float | None:
-    from segdeploy.data.resize import restore_mask
+    def _file(self, folder: Path) -> tuple[float, None]:
+        source = Path(next(self.files))
+        started = time.perf_counter()
+        done = predict(self.runner, self.bundle.spec, [source], folder)
+        whole = (time.perf_counter() - started) * 1e3
+        if done.faults:
+            raise SegdeployError(done.faults[0])
+        return whole, None
 
-    spec = bundle.spec
-    own_size = restore_mask(labels, example.mask.shape, spec.preprocessing)
-    return none_if_nan(Scores(confusion_matrix(example.mask, own_size, len(spec.classes))).mean_iou)
+    def mask(self, image: str, folder: str) -> dict[str, Any]:
+        """One mask file, for a process whose whole life up to here is measured."""
+        self.files = iter([image])
+        self._file(Path(folder))
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Peak resident memory of this process so far, MiB, and what the runner says of itself now."""
+        return {"peak_memory_mib": _peak_memory(), "runner": self.runner.describe()}
+
+    def score(self, table: str, at: str, labels: str, reference: str | None) -> dict[str, Any]:
+        """Scores on a whole table, see `segdeploy.benchmark.labels.score`."""
+        told = Path(reference) if reference else None
+        return score(self.runner, self.bundle, Path(table), "model" if at == "model" else "mask", Path(labels), told)
+
+
+def _peak_memory() -> float:
+    try:  # Linux: unlike getrusage, this figure does not include the parent's peak before exec
+        status = Path("/proc/self/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) / 2**10
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def main() -> None:

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 @click.option("--dataset", type=options.PATH, required=True, help="Table with images and masks.")
 @click.option("--backends", help="Comma-separated names; default: all that the model has a file for.")
 @click.option("--batches", help="Comma-separated batch sizes.  [default: 1,4]")
+@click.option("--threads", help="Comma-separated CPU thread counts.  [default: all cores of this process]")
+@click.option("--sizes", help="Comma-separated WIDTHxHEIGHT, for models of free size.  [default: the model's own]")
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds in which every row takes its turn.  [default: 30]")
+@click.option("--seconds", type=click.FloatRange(min=0), help="The rounds go on for this long.  [default: 10]")
 @click.option(
     "--compile/--no-compile", "compile_", default=True, show_default=True, help="Whether to measure torch.compile."
 )
 @click.option("--at", type=click.Choice(["mask", "model"]), default="mask", show_default=True,
               help="Count pixels at each mask's own size, or at the network's.")  # fmt: skip
 @click.option("--pictures", type=click.IntRange(min=0), default=4, show_default=True, help="Examples in the report.")
-@options.threads
 @options.device
 @options.output("report", "Folder for report.json, report.md and report.html.")
 def command(
@@ -35,22 +37,26 @@ def command(
     dataset: Path,
     backends: str | None,
     batches: str | None,
+    threads: str | None,
+    sizes: str | None,
     rounds: int | None,
+    seconds: float | None,
     compile_: bool,
     at: str,
     pictures: int,
-    threads: int | None,
     device: str,
     output: Path,
 ) -> None:
     """Accuracy and speed of every backend that can run MODEL, measured side by side, as one page."""
     from segdeploy.benchmark.report import write_report
-    from segdeploy.benchmark.run import benchmark_settings, run_benchmark
+    from segdeploy.benchmark.run import run_benchmark
+    from segdeploy.benchmark.settings import benchmark_settings
     from segdeploy.bundle import open_model
     from segdeploy.tables import benchmark_table
 
     opened = open_model(model)
-    settings = benchmark_settings(opened, {"batches": batches, "rounds": rounds, "threads": threads})
+    changes = {"batches": batches, "threads": threads, "sizes": sizes, "rounds": rounds, "seconds": seconds}
+    settings = benchmark_settings(opened, changes)
     with stages() as step:
         result = run_benchmark(
             opened,

@@ -232,12 +232,22 @@ class Benchmark(Frozen):
 
     batches: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4)
     """Batch sizes."""
-    threads: PositiveInt | None = None
-    """CPU threads of every row; null: the cores this process may use."""
+    threads: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """CPU threads; each count is measured for itself. null: the cores this process may use."""
+    sizes: tuple[Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")], ...] = ()
+    """Sizes of the images, WIDTHxHEIGHT in pixels, for models that leave theirs free; empty: the model's own."""
     rounds: PositiveInt = 30
-    """Rounds in which every row takes its turn."""
+    """Rounds, at least, in which every row takes its turn."""
+    seconds: Annotated[float, Field(ge=0)] = 10.0
+    """The rounds go on for this long, however fast they are."""
     warmup: Annotated[int, Field(ge=0)] = 5
-    """Calls before the first round."""
+    """Untimed calls, at least, before the first round."""
+    warmup_seconds: Annotated[float, Field(ge=0)] = 20.0
+    """How long to wait for a row's time to become steady; 0: not at all."""
+    cold_starts: Annotated[int, Field(ge=0)] = 3
+    """New processes in which the time to the first mask is measured, of which the best counts; 0: none."""
+    timeout: PositiveFloat = 900.0
+    """Seconds after which a row that does not answer has failed; a compilation must fit in."""
 
 
 class RunConfig(Frozen):

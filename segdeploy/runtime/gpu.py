@@ -38,6 +38,15 @@ def current_gpu() -> Gpu | None:
     return Gpu(name.rstrip("\0"), f"{device.major}.{device.minor}", _driver(), newest)
 
 
+def used_memory() -> float | None:
+    """Memory of the first GPU that all programs together use, MiB, as nvidia-smi says; None without one."""
+    words = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        return float(subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout.split()[0])
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return None
+
+
 def _driver() -> str:
     """Of Linux's kernel module, whose second word that looks like a version it is."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import MissingPartError, ModelError, SegdeployError, first_line
@@ -68,12 +69,18 @@ class OrtRunner(Runner):
     def run(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See `Runner.run`."""
         if self.provider.name != TENSORRT or len(image) <= TENSORRT_BATCH:
+            started = time.perf_counter()
             labels: NDArray[np.uint8] = self.session.run(["mask"], {"image": image})[0]
+            self.engine_seconds = time.perf_counter() - started
             return labels
         import numpy as np
 
-        parts = [image[i : i + TENSORRT_BATCH] for i in range(0, len(image), TENSORRT_BATCH)]
-        return np.concatenate([self.run(part) for part in parts])
+        parts, seconds = [], 0.0
+        for i in range(0, len(image), TENSORRT_BATCH):
+            parts.append(self.run(image[i : i + TENSORRT_BATCH]))
+            seconds += self.engine_seconds or 0.0
+        self.engine_seconds = seconds
+        return np.concatenate(parts)
 
     def describe(self) -> dict[str, Any]:
         """See `Runner.describe`."""

@@ -31,7 +31,7 @@ class RunnerOptions:
     `threads`: CPU threads, None for all cores of this process. `device`: "auto", "cpu" or "cuda".
     `precision`: "fp32", or another that the bundle holds; "auto" is for `open_runner`, and means FP32, or what the
     file has where there is only another, as with an engine. `variant`: a way of running that only one backend knows
-    ("channels_last", "compile", "eager"). `host_code`: let a TensorRT engine bring code for the CPU, as
+    ("channels_last", "amp", "compile", "eager"). `host_code`: let a TensorRT engine bring code for the CPU, as
     version-compatible ones do; only for engines whose maker is trusted.
     """
 
@@ -48,7 +48,13 @@ class RunnerOptions:
 
 
 class Runner(ABC):
-    """Runs one model. Device memory is held only inside `with`."""
+    """Runs one model. Device memory is held only inside `with`.
+
+    `engine_seconds`: what the engine itself took of the last `run`, by CUDA events where there are some, else by the
+    clock around its call; None where a runner does not tell.
+    """
+
+    engine_seconds: float | None = None
 
     @abstractmethod
     def run(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -7,7 +7,8 @@ import pytest
 import segdeploy
 from segdeploy.benchmark.process import RowError, WorkerProcess
 from segdeploy.benchmark.result import parse_result
-from segdeploy.benchmark.run import benchmark_settings, run_benchmark
+from segdeploy.benchmark.run import run_benchmark
+from segdeploy.benchmark.settings import benchmark_settings
 from segdeploy.bundle import open_model
 from segdeploy.config.schema import Benchmark
 from segdeploy.data.table import read_table
