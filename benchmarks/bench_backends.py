@@ -85,7 +85,7 @@ def ratio(over: Row, row: Row) -> tuple[float, float, float] | None:
 
 
 def mean_ratio(pairs: Sequence[tuple[Row, Row]], draws: int = 2000) -> tuple[float, float, float]:
-    """Geometric mean over networks of the median ratios, with the 95 % interval of bootstraps over each one's rounds."""
+    """Geometric mean over networks of the median ratios, with the 95 % interval of bootstraps over the rounds."""
     draw = np.random.default_rng(0)
     logs = np.zeros(draws)
     middle = 0.0
@@ -150,7 +150,8 @@ def page(content: dict[str, Any]) -> str:
     lines = [
         f"# Backends side by side, {content['created'][:10]}",
         "",
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}; {packages}.",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}.",
+        f"{packages}.",
         f"Load average before the run: {machine['load_average']}.",
         f"Batch 1, {content['size'][1]}x{content['size'][0]}, {content['rounds']} rounds or more.",
         "From a uint8 image in memory to a uint8 class map in memory.",

@@ -74,6 +74,7 @@ def plain_side(
 
     def load(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
         image = np.asarray(Image.open(sample.image).convert("RGB"))
+        assert sample.mask is not None
         mask = read_mask(sample.mask, spec.classes)
         top = random.integers(0, image.shape[0] - crop[0] + 1)
         left = random.integers(0, image.shape[1] - crop[1] + 1)

@@ -15,6 +15,7 @@ import importlib.util
 import os
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,7 @@ def segdeploy_register_backends(register: Callable[[BackendPlugin], None]) -> No
                 name=name,
                 summary=f"{package} as a user writes it",
                 artifact=artifact,
-                available=lambda package=package: _installed(package),
+                available=partial(_installed, package),
                 open=form,
             )
         )

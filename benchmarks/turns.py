@@ -8,8 +8,8 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from segdeploy.benchmark.contention import OTHERS_SHARE, usage
 
+from segdeploy.benchmark.contention import OTHERS_SHARE, usage
 from segdeploy.benchmark.timing import paired_ratio
 from segdeploy.environment import available_cores
 
@@ -60,7 +60,7 @@ def take_turns(
         timed(sides[name])
     while kept < rounds:
         found = {}
-        for name in sides if kept % 2 == 0 else reversed(sides):
+        for name in list(sides)[:: 1 if kept % 2 == 0 else -1]:
             prepare(name)
             found[name] = timed(sides[name])
         busy = any(late for _, late in found.values())
