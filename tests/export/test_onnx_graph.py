@@ -150,7 +150,8 @@ def test_a_norm_over_rows_and_columns_is_taken_in_two_steps():
         onnx.helper.make_node("ReduceL2", ["x", "sides"], ["flat_norm"], name="c", keepdims=0),
     ]
     constants = [onnx.numpy_helper.from_array(np.array(v), k) for k, v in {"sides": [1, 2], "channel": [3]}.items()]
-    ends = [value(name, shape=None) for name in ("sides_norm", "channel_norm", "flat_norm")]
+    shapes = {"sides_norm": ["n", 1, 1, 3], "channel_norm": ["n", 5, 7, 1], "flat_norm": ["n", 3]}
+    ends = [value(name, shape=shape) for name, shape in shapes.items()]
     graph = onnx.helper.make_graph(nodes, "g", [value("x", shape=["n", 5, 7, 3])], ends, constants)
     opset = [onnx.helper.make_opsetid("", onnx_graph.OPSET)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
