@@ -91,7 +91,9 @@ def run_benchmark(
             # What does not depend on the batch is measured beside the smallest.
             whole = group.batch == min(settings.batches)
             measured.append(measure(job, group, entries, images, whole=whole, progress=progress))
-        able = [e for e in entries if e.reason is None]
+        # An entry that ran nowhere has no row to be believed or not.
+        ran = {m.entry for items in measured for m in items if m.reason is None}
+        able = [e for e in entries if e in ran]
         scored, unscored = score_all(job, able, groups[0], table, len(samples), at, progress)
         rows = [row for items in measured for row in make_rows(items, bundle, unscored)]
         accuracy = make_accuracy(scored, samples, bundle.spec, WORST if pictures else 0)

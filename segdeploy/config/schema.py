@@ -242,7 +242,7 @@ class Benchmark(Frozen):
     """The rounds go on for this long, however fast they are."""
     warmup: Annotated[int, Field(ge=0)] = 5
     """Untimed calls, at least, before the first round."""
-    warmup_seconds: Annotated[float, Field(ge=0)] = 20.0
+    warmup_seconds: Annotated[float, Field(ge=0)] = 10.0
     """How long to wait for a row's time to become steady; 0: not at all."""
     cold_starts: Annotated[int, Field(ge=0)] = 3
     """New processes in which the time to the first mask is measured, of which the best counts; 0: none."""

@@ -102,9 +102,9 @@ class Cuda:
         """A stream of its own, which does not wait for the default stream."""
         return Stream(self)
 
-    def event(self) -> Event:
-        """A point in a stream to wait for."""
-        return Event(self)
+    def event(self, *, timing: bool = False) -> Event:
+        """A point in a stream to wait for, and with `timing` to measure from and to."""
+        return Event(self, timing=timing)
 
     @property
     def version(self) -> str:
@@ -175,10 +175,10 @@ class PinnedBuffer(Resource):
 
 
 class Event(Resource):
-    """A point in a stream that others can wait for; it keeps no time."""
+    """A point in a stream that others can wait for; it keeps the time only with `timing`."""
 
-    def __init__(self, cuda: Cuda) -> None:
-        flags = cuda.module.cudaEventDisableTiming
+    def __init__(self, cuda: Cuda, *, timing: bool = False) -> None:
+        flags = 0 if timing else cuda.module.cudaEventDisableTiming
         super().__init__(cuda, cuda.call("cudaEventCreateWithFlags", flags), "cudaEventDestroy")
 
     def record(self, stream: Stream) -> None:
@@ -188,6 +188,11 @@ class Event(Resource):
     def synchronise(self) -> None:
         """Wait until the stream has come past it."""
         self.cuda.call("cudaEventSynchronize", self.handle)
+
+    def seconds_since(self, start: Event) -> float:
+        """The device's time between two events with timing, both of which its stream has come past."""
+        milliseconds: float = self.cuda.call("cudaEventElapsedTime", start.handle, self.handle)
+        return milliseconds / 1e3
 
 
 class Stream(Resource):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import MissingPartError, ModelError
@@ -51,7 +52,7 @@ class TorchRunner(Runner):
         import torch
 
         ready = torch.from_numpy(np.ascontiguousarray(image))  # torch knows no negative strides (bgr[..., ::-1])
-        amp = torch.autocast(self.device.type, self.half, enabled=self.half is not None)
+        amp = torch.autocast(self.device.type, self.half) if self.half is not None else nullcontext()
         with torch.inference_mode(), amp:
             there = ready.to(self.device)
             clock = _clock(self.device)

@@ -50,6 +50,8 @@ class Lane:
             self.mask_here = made.enter_context(cuda.pinned(pixels))
             self.mask_there = made.enter_context(cuda.buffer(pixels))
             self.copied_in = made.enter_context(cuda.event())
+            self.started = made.enter_context(cuda.event(timing=True))
+            self.computed = made.enter_context(cuda.event(timing=True))
             self.done = made.enter_context(cuda.event())
             self._prepare()
             made.callback(self._drop_graph)
@@ -77,17 +79,24 @@ class Lane:
         """Start on `images`, at most as many as the lane has rows; rows without an image compute what was there."""
         self.image_here.array.reshape(self.shape)[: len(images)] = images
         self._upload()
+        self.started.record(self.session.work)
         if self._is_first:
             self._is_first = False
             self._first()
         else:
             self._compute()
+        self.computed.record(self.session.work)
         self._download()
 
     def collect(self, count: int) -> NDArray[np.uint8]:
         """Wait for the labels of the first `count` images: a view (count, H, W) that lasts until the next `submit`."""
         self.done.synchronise()
         return self.mask_here.array.reshape(self.shape[:3])[:count]
+
+    @property
+    def seconds(self) -> float:
+        """The device's time from the images' arrival to the labels; after `collect`."""
+        return self.computed.seconds_since(self.started)
 
     def _upload(self) -> None:
         session = self.session

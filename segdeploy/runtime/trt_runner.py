@@ -79,7 +79,9 @@ class TrtRunner(Runner):
         with self._one_at_a_time:
             if self.session is None:
                 raise RuntimeError("TrtRunner.run: outside `with` there is no engine on the device")
-            return self.session.run(image)
+            labels = self.session.run(image)
+            self.engine_seconds = self.session.seconds
+            return labels
 
     def describe(self) -> dict[str, Any]:
         """See `Runner.describe`; `cuda_graphs`: for each shape that ran, whether a graph is replayed, or why not."""

@@ -36,6 +36,8 @@ class Session:
         self.config = _runtime_config(flavour, engine)
         # TensorRT for RTX captures on its own, and knows best when it compiles kernels in between.
         self.captures_itself = _let_it_capture(flavour, self.config) if graphs else False
+        self.seconds = 0.0
+        """What the device computed for the last `run`, without the copies."""
         self.modes: dict[str, str] = {}
         """How each shape runs: "graph", or "eager" and why."""
         self._lanes: OrderedDict[tuple[int, Shape, int], Lane] = OrderedDict()
@@ -56,22 +58,28 @@ class Session:
             raise DataError(f"{self.name}: expected images of uint8, found {image.dtype}")
         profile, sizes = self._chunks(image.shape)
         labels = np.empty(image.shape[:3], np.uint8)
+        self.seconds = 0.0
         under_way: list[tuple[Lane, int, int]] = []
         try:
             start = 0
             for turn, (count, rows) in enumerate(sizes):
                 if len(under_way) == 2:
-                    _collect(under_way.pop(0), labels)
+                    self._collect(under_way.pop(0), labels)
                 lane = self._lane(profile, (rows, *image.shape[1:]), turn % 2)
                 lane.submit(image[start : start + count])
                 under_way.append((lane, start, count))
                 start += count
             while under_way:
-                _collect(under_way.pop(0), labels)
+                self._collect(under_way.pop(0), labels)
         except BaseException:
             self._give_up()
             raise
         return labels
+
+    def _collect(self, chunk: tuple[Lane, int, int], labels: NDArray[np.uint8]) -> None:
+        lane, start, count = chunk
+        labels[start : start + count] = lane.collect(count)
+        self.seconds += lane.seconds
 
     def _chunks(self, shape: Shape) -> tuple[int, list[tuple[int, int]]]:
         """The profile, and for each chunk the images in it and the rows that the engine computes."""
@@ -116,11 +124,6 @@ class Session:
         with self._made:
             self._give_up()
         self.engine = self.config = None
-
-
-def _collect(chunk: tuple[Lane, int, int], labels: NDArray[np.uint8]) -> None:
-    lane, start, count = chunk
-    labels[start : start + count] = lane.collect(count)
 
 
 def _ranges(flavour: Flavour, engine: Any, name: str) -> list[tuple[Shape, Shape]]:

@@ -1,76 +1,135 @@
-"""The benchmark on a tiny bundle, for real: processes, rounds, accuracy, failed rows."""
+"""The benchmark on a tiny bundle, for real: processes, rounds, accuracy, and rows that fail as they should."""
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
 import segdeploy
-from segdeploy.benchmark.process import RowError, WorkerProcess
+from segdeploy.benchmark.group import TURN_CALLS
 from segdeploy.benchmark.result import parse_result
-from segdeploy.benchmark.run import run_benchmark
-from segdeploy.benchmark.settings import benchmark_settings
+from segdeploy.benchmark.run import POOL, run_benchmark
 from segdeploy.bundle import open_model
 from segdeploy.config.schema import Benchmark
 from segdeploy.data.table import read_table
-from segdeploy.errors import ConfigError, DataError, MissingPartError
+from segdeploy.errors import DataError, MissingPartError
 from segdeploy.evaluate import evaluate
-from segdeploy.plugin import Availability, BackendPlugin, registry
 from segdeploy.runtime.runner import open_runner
 from segdeploy.tables import benchmark_table
 
-SETTINGS = Benchmark(batches=(1, 3), threads=1, rounds=3, warmup=1)
-OURS = ("torch", "onnxruntime")  # third parties' may be installed beside them
+QUICK = {"threads": (1,), "seconds": 0, "warmup": 1, "warmup_seconds": 0, "cold_starts": 0}
+FAIL = {"crash": "SIGSEGV", "nan": "logits that are NaN", "noclass": "hold 20"}
+HONEST = ["torch eager", "torch channels_last", "onnxruntime", "shift", "drop", "slow"]
 
 
 @pytest.fixture(scope="module")
-def result(tiny_bundle, tiny_table):
-    steps = []
+def result(planted, tiny_bundle, tiny_table):
     return run_benchmark(
         open_model(tiny_bundle),
         tiny_table,
-        settings=SETTINGS,
-        backends=OURS,
+        settings=Benchmark(batches=(1,), rounds=2, **QUICK),
+        backends=["torch", "onnxruntime", "shift", "drop", "slow", *FAIL],
         compile=False,
-        progress=lambda *s: steps.append(s),
     )
 
 
+def row_of(result, name):
+    return next(r for r in result.rows if r.name == name)
+
+
+def score_of(result, name):
+    return next(a for a in result.accuracy if a.name == name)
+
+
 def test_rows_are_complete(result):
-    assert [(r.name, r.batch) for r in result.rows] == [
-        (name, batch) for batch in (1, 3) for name in ("torch eager", "torch channels_last", "onnxruntime")
-    ]
-    for row in result.rows:
+    assert [r.name for r in result.rows] == [*HONEST, *FAIL]
+    for name in HONEST:
+        row = row_of(result, name)
         assert row.status == "ok", row.reason
-        assert len(row.latency.samples) >= 3 * 2
+        assert row.rounds == len(row.latency.samples) == 2
+        assert all(len(calls) >= TURN_CALLS for calls in row.latency.samples)
         assert row.latency.min <= row.latency.p50 <= row.latency.p90 <= row.latency.p99
         assert row.images_per_second == pytest.approx(row.batch / row.latency.p50 * 1e3)
         assert row.speedup_low <= row.speedup <= row.speedup_high
         assert row.load_seconds > 0
+        assert row.first_call_seconds > 0
+        assert row.cold_seconds is None
         assert row.peak_memory_mib > 50
-        assert row.threads == 1
+        assert (row.batch, row.threads, row.width, row.height) == (1, 1, 96, 64)
+        assert row.file_to_file.p50 > row.latency.min
+        assert row.steady is None  # it was not waited for
+        assert row.warmup_calls == 1
     assert {r.provider for r in result.rows if r.backend == "onnxruntime"} == {"CPUExecutionProvider"}
     assert result.backends["onnxruntime"] == f"segdeploy {segdeploy.__version__}, onnxruntime {ort.__version__}"
-    sizes = {r.backend: r.artifact_bytes for r in result.rows}
-    assert sizes["torch"] != sizes["onnxruntime"]
+    assert row_of(result, "torch eager").artifact_bytes != row_of(result, "onnxruntime").artifact_bytes
 
 
-def test_baseline_is_the_faster_plain_torch_row_and_has_ratio_one(result):
-    torch_rows = [r for r in result.rows if r.backend == "torch" and r.batch == 1]
-    fastest = min(torch_rows, key=lambda r: np.median(r.latency.samples))
-    assert result.baseline == fastest.name
+def test_engine_time_is_a_part_of_the_same_calls(result):
+    for row in (row_of(result, name) for name in HONEST[:3]):
+        pairs = zip(row.engine.samples, row.latency.samples, strict=True)
+        assert all(0 < own <= whole for a, b in pairs for own, whole in zip(a, b, strict=True))
+    assert row_of(result, "slow").engine is None  # a third party's runner need not tell
+
+
+def test_baseline_is_the_fastest_torch_row_and_has_ratio_one(result):
+    torch_rows = [r for r in result.rows if r.backend == "torch"]
+    fastest = min(torch_rows, key=lambda r: np.median(np.concatenate(r.latency.samples)))
+    assert {r.baseline for r in result.rows} == {result.baseline} == {fastest.name}
     assert fastest.speedup == pytest.approx(1)
+
+
+def test_a_slow_backend_is_slower_by_its_interval(result):
+    row = row_of(result, "slow")
+    assert row.latency.min >= 100
+    assert row.speedup_high < 1
 
 
 def test_accuracy_is_what_evaluate_says(result, tiny_bundle, tiny_table):
     bundle = open_model(tiny_bundle)
-    for score in result.accuracy:
+    for name in ("torch eager", "onnxruntime"):
+        score = score_of(result, name)
         with open_runner(bundle, score.backend) as runner:
             expected = evaluate(runner, read_table(tiny_table), bundle.spec).scores
         assert score.mean_iou == pytest.approx(expected.mean_iou, abs=5e-4)
+        assert score.boundary_iou == pytest.approx(expected.mean_boundary_iou, abs=2e-3)
         assert [c.pixels for c in score.per_class] == expected.confusion.sum(1).tolist()
         assert score.label_agreement >= 0.999
         assert abs(score.miou_delta) <= 0.0005
     assert result.images == 20
+
+
+def test_a_lost_tenth_of_the_labels_is_an_accuracy_drop(result):
+    score = score_of(result, "drop")
+    assert score.label_agreement == pytest.approx(57 / 64, abs=1e-3)  # 7 of the 64 rows of pixels
+    assert score.miou_delta < -0.005
+    assert min(c.iou_delta for c in score.per_class if c.iou_delta is not None) < -0.03
+    assert row_of(result, "drop").status == "ok"  # whether that is too much, a gate decides
+
+
+def test_one_pixel_to_the_side_shows_at_the_boundaries(result):
+    """How clearly, where the model is right: see test_labels.py."""
+    score = score_of(result, "shift")
+    assert 0.9 < score.label_agreement < 1
+    assert score.boundary_delta < 0
+
+
+@pytest.mark.parametrize(("name", "words"), FAIL.items())
+def test_a_fault_is_a_failed_row_with_its_reason_and_no_numbers(result, name, words):
+    row = row_of(result, name)
+    assert row.status == "failed"
+    assert words in row.reason
+    assert row.latency is row.speedup is row.images_per_second is row.file_to_file is None
+    assert name not in {a.name for a in result.accuracy}
+    assert f"failed: {row.reason}" in benchmark_table(result)
+
+
+def test_worst_images_are_those_that_agree_least(result):
+    worst = score_of(result, "shift").worst
+    assert len(worst) == 5
+    assert [p.agreement for p in worst] == sorted(p.agreement for p in worst)
+    assert all(p.agreement < 1 and p.disagreement.startswith("data:image/jpeg;base64,") for p in worst)
+    own = score_of(result, "torch eager").worst
+    assert [p.image_iou for p in own] == sorted(p.image_iou for p in own)
+    assert {(p.agreement, p.disagreement) for p in own} == {(1.0, None)}
 
 
 def test_pictures_and_json(result):
@@ -82,45 +141,67 @@ def test_pictures_and_json(result):
         for k in ("image", "truth", "predicted", "errors")
     )
     assert parse_result(result.model_dump_json(), "report.json") == result
-    table = benchmark_table(result)
-    assert len(table.splitlines()) == 2 + len(result.rows)
 
 
-def test_run_folder_has_torch_rows_alone(tiny_run, tiny_table):
-    settings = Benchmark(batches=(1,), threads=1, rounds=1, warmup=0)
-    result = run_benchmark(open_model(tiny_run), tiny_table, settings=settings, compile=False)
-    assert {r.backend for r in result.rows} == {"torch"}
-    assert any("onnxruntime was left out" in n for n in result.notes)
-
-
-def test_lone_onnx_file(tiny_bundle, tiny_table):
-    settings = Benchmark(batches=(1,), threads=1, rounds=1, warmup=0)
-    result = run_benchmark(open_model(tiny_bundle / "model.onnx"), tiny_table, settings=settings)
-    row = next(r for r in result.rows if r.backend == "onnxruntime")
-    assert "torch" not in {r.backend for r in result.rows}
-    assert (row.backend, row.status, row.speedup) == ("onnxruntime", "ok", None)
-    assert result.accuracy[0].miou_delta is None
-
-
-def test_backend_that_cannot_run_is_a_row_with_its_reason(tiny_bundle, tiny_table, monkeypatch):
-    def opened(*_):
-        raise MissingPartError("never opened")
-
-    absent = BackendPlugin(
-        name="absent",
-        summary="",
-        artifact="onnx",
-        available=lambda: Availability(ok=False, reason="its engine is not installed"),
-        open=opened,
+def test_groups_of_batch_threads_and_size(tiny_bundle, tiny_table):
+    """A lone graph of the model's size: other sizes are refused, and nothing of torch is there."""
+    settings = Benchmark(
+        batches=(3, 1), sizes=("96x64", "48x32"), rounds=1, **QUICK | {"threads": (1, 2), "cold_starts": 1}
     )
-    monkeypatch.setitem(registry.catalogue("backend").plugins, "absent", absent)
-    settings = Benchmark(batches=(1,), threads=1, rounds=1, warmup=0)
     result = run_benchmark(
-        open_model(tiny_bundle), tiny_table, settings=settings, backends=["onnxruntime", "absent"], compile=False
+        open_model(tiny_bundle / "model.onnx"), tiny_table, settings=settings, backends=["onnxruntime"], pictures=0
     )
-    states = {r.name: (r.status, r.reason) for r in result.rows}
-    assert states == {"onnxruntime": ("ok", None), "absent": ("failed", "its engine is not installed")}
-    assert "failed: its engine is not installed" in benchmark_table(result)
+    assert [(r.batch, r.threads, r.width, r.height, r.status) for r in result.rows] == [
+        (batch, threads, width, height, status)
+        for width, height, status in ((96, 64, "ok"), (48, 32, "failed"))
+        for threads in (1, 2)
+        for batch in (1, 3)
+    ]
+    assert all("invalid dimensions" in r.reason for r in result.rows if r.status == "failed")
+    ok = [r for r in result.rows if r.status == "ok"]
+    assert [(r.file_to_file is None, r.speedup, r.baseline) for r in ok] == [
+        (False, None, None), (True, None, None), (False, None, None), (True, None, None)
+    ]  # fmt: skip
+    assert [r.cold_seconds is None for r in ok] == [False, True, False, True]
+    assert all(r.cold_seconds > r.latency.min / 1e3 for r in ok[::2])
+    assert (result.baseline, result.pictures, result.accuracy[0].worst) == ("", (), ())
+    assert result.accuracy[0].miou_delta is result.accuracy[0].label_agreement is None
+    assert "threads" in benchmark_table(result).splitlines()[0]
+
+
+def test_a_bundles_graph_of_fixed_size_says_how_to_free_it(tiny_bundle, tiny_table):
+    settings = Benchmark(batches=(1,), sizes=("48x32",), rounds=1, **QUICK)
+    result = run_benchmark(open_model(tiny_bundle), tiny_table, settings=settings, backends=["onnxruntime"])
+    assert [r.reason for r in result.rows] == [
+        "model.onnx takes height 64 only; segdeploy export --dynamic batch,height,width leaves it free"
+    ]
+    assert (result.accuracy, result.pictures) == ((), ())
+
+
+def test_a_provider_that_fell_back_and_an_engine_that_hangs(planted, tiny_bundle, tiny_table):
+    settings = Benchmark(batches=(1,), rounds=1, **QUICK | {"timeout": 4})
+    result = run_benchmark(
+        open_model(tiny_bundle), tiny_table, settings=settings, backends=["onnxruntime", "fallback"], device="cuda"
+    )
+    assert "CUDAExecutionProvider" in row_of(result, "onnxruntime").reason  # refused by the runner itself
+    assert row_of(result, "fallback").reason == (
+        "it fell back to CPUExecutionProvider, although device cuda was asked for"
+    )
+    assert [r.status for r in result.rows] == ["failed"] * 2
+    result = run_benchmark(open_model(tiny_bundle), tiny_table, settings=settings, backends=["onnxruntime", "hang"])
+    assert row_of(result, "onnxruntime").status == "ok"
+    assert row_of(result, "hang").reason == "no answer to 'first' within 4 s; stopped"
+
+
+def test_backend_that_is_not_installed_and_nothing_to_run(tiny_bundle, tiny_run, tiny_table):
+    with pytest.raises(MissingPartError, match="did you mean 'torch'"):
+        run_benchmark(open_model(tiny_bundle), tiny_table, backends=["torhc"])
+    settings = Benchmark(batches=(1,), rounds=1, **QUICK)
+    result = run_benchmark(open_model(tiny_run), tiny_table, settings=settings, backends=["onnxruntime", "tensorrt"])
+    reasons = [r.reason for r in result.rows]
+    assert [r.status for r in result.rows] == ["failed", "failed"]
+    assert "run segdeploy export first" in reasons[0]
+    assert "GPU" in reasons[1] or "TensorRT" in reasons[1]
 
 
 def test_broken_table_is_found_before_anything_is_timed(tiny_bundle, tiny_table, tmp_path):
@@ -135,71 +216,12 @@ def test_broken_table_is_found_before_anything_is_timed(tiny_bundle, tiny_table,
     assert steps == ["checking the table"]
 
 
-def test_memory_is_the_workers_own(tiny_bundle, tmp_path):
-    """A parent that once held 600 MiB must not show in its child's peak."""
-    held = np.ones(600 << 17)
-    del held
-    np.save(tmp_path / "images.npy", np.zeros((2, 64, 96, 3), np.uint8))
-    with WorkerProcess(1) as worker:
-        images = str(tmp_path / "images.npy")
-        worker.ask("open", model=str(tiny_bundle), backend="onnxruntime", options={"threads": 1}, images=images)
-        assert 20 < worker.ask("memory")["peak_memory_mib"] < 400
+def test_inputs_rotate_over_eight_images_or_a_multiple_of_the_batch(tiny_bundle, tiny_table, tmp_path):
+    from segdeploy.benchmark.plan import Group
+    from segdeploy.benchmark.run import _save_pool
 
-
-def test_unknown_backend_and_nothing_to_run(tiny_bundle, tiny_run, tiny_table):
-    with pytest.raises(MissingPartError, match="did you mean 'torch'"):
-        run_benchmark(open_model(tiny_bundle), tiny_table, backends=["torhc"])
-    settings = Benchmark(batches=(1,), threads=1, rounds=1, warmup=0)
-    result = run_benchmark(open_model(tiny_run), tiny_table, settings=settings, backends=["onnxruntime"])
-    assert [(r.status, "run segdeploy export first" in r.reason) for r in result.rows] == [("failed", True)]
-
-
-def test_dead_worker_is_told_from_an_answer(tiny_bundle, tmp_path):
-    np.save(tmp_path / "images.npy", np.zeros((2, 64, 96, 3), np.uint8))
-    with WorkerProcess(1) as worker:
-        worker.ask(
-            "open",
-            model=str(tiny_bundle),
-            backend="onnxruntime",
-            options={"threads": 1},
-            images=str(tmp_path / "images.npy"),
-        )
-        assert len(worker.ask("call", batch=2, calls=3)["milliseconds"]) >= 3
-        with pytest.raises(RowError, match="AttributeError"):
-            worker.ask("nothing")
-        assert worker.ask("memory")["peak_memory_mib"] > 10
-        worker._process.kill()
-        with pytest.raises(RowError, match="killed by signal 9"):
-            worker.ask("memory")
-
-
-def test_silent_worker_times_out(tmp_path):
-    with WorkerProcess(1, timeout=0.01) as worker, pytest.raises(RowError, match="no answer to 'memory'"):
-        worker.ask("memory")
-
-
-def test_settings_come_from_bundle_and_command_line(tiny_bundle):
-    bundle = open_model(tiny_bundle)
-    assert benchmark_settings(bundle, {"batches": None, "rounds": 7}) == Benchmark(rounds=7)
-    assert benchmark_settings(bundle, {"batches": "2,8"}).batches == (2, 8)
-    for word in ("1,x", "0", ""):
-        with pytest.raises(ConfigError, match="whole numbers from 1"):
-            benchmark_settings(bundle, {"batches": word})
-
-
-def test_a_row_for_each_precision_that_a_backend_runs_and_the_bundle_holds(tiny_bundle):
-    from segdeploy.benchmark.run import _entries
-    from segdeploy.bundle import Bundle
-
-    opened = open_model(tiny_bundle)
-    graph = opened.find("onnx")
-    others = [("fp16", ""), ("int8", "cpu"), ("int8", "tensorrt")]
-    graphs = [graph.model_copy(update={"precision": p, "target": t}) for p, t in others]
-    lighter = Bundle(opened.path, opened.spec, (*opened.artifacts, *graphs), opened.file)
-    notes = []
-    found = [(e.name, e.precision) for e in _entries(lighter, ["onnxruntime", "torch"], False, notes, fp16=False)]
-    assert found[2:] == [("onnxruntime", "fp32"), ("onnxruntime int8", "int8")]
-    assert [p for _, p in found[:2]] == ["fp32", "fp32"]
-    assert "onnxruntime fp16 was left out: a CPU computes it in FP32, only slower" in notes
-    found = [e.name for e in _entries(lighter, ["onnxruntime"], False, [], fp16=True)]
-    assert found == ["onnxruntime", "onnxruntime fp16", "onnxruntime int8"]
+    bundle, samples = open_model(tiny_bundle), read_table(tiny_table)
+    for batch, count, different in ((1, POOL, POOL), (3, 9, 9), (16, 16, 16), (32, 32, 20)):
+        images = np.load(_save_pool(samples, bundle, Group(batch, 1, 64, 96), tmp_path))
+        assert images.shape == (count, 64, 96, 3)
+        assert len(np.unique(images.reshape(count, -1), axis=0)) == different

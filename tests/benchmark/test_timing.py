@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from segdeploy.benchmark.timing import latency, paired_ratio
+from segdeploy.benchmark.timing import WINDOW, latency, paired_ratio, warm_up
 
 
 def test_percentiles_against_a_sorted_list():
     values = [float(v) for v in np.random.default_rng(0).permutation(101)]
-    found = latency(values)
+    found = latency([values[:40], values[40:]])
     assert (found.p50, found.p90, found.p99) == (50, 90, 99)
     assert (found.mean, found.min) == (50, 0)
-    assert found.samples == tuple(values)
+    assert found.samples == (tuple(values[:40]), tuple(values[40:]))
 
 
 def test_ratio_is_taken_within_rounds():
@@ -34,3 +34,22 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 def test_equal_rows_give_one():
     same = [[3.0, 4.0], [5.0, 6.0]]
     assert paired_ratio(same, same) == pytest.approx((1, 1, 1))
+
+
+def test_warm_up_ends_when_the_best_of_a_window_stands_still():
+    times = [100.0 / (i // WINDOW + 1) for i in range(4 * WINDOW)]  # 100, 50, 33, 25 and from then on 25
+    made = []
+
+    def call():
+        made.append(times[len(made)] if len(made) < len(times) else 25.0)
+        return made[-1]
+
+    assert warm_up(call, 5, 60) == (6 * WINDOW, True)
+
+
+def test_warm_up_has_a_floor_and_an_end():
+    assert warm_up(lambda: 100.0, 12 * WINDOW, 60) == (12 * WINDOW, True)
+    restless = iter(2.0**i for i in range(10_000))
+    calls, steady = warm_up(lambda: next(restless), 5, 1e-9)
+    assert (calls, steady) == (WINDOW + 1, False)  # 1 + 2 + ... ms, until 50
+    assert warm_up(lambda: 1.0, 3, 0) == (3, False)

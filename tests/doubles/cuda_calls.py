@@ -234,6 +234,8 @@ class Calls:
         both = [self.d.handles["event"].get(int(e)) for e in (start, end)]
         if any(e is None or not e.timing or e.mark is None for e in both):
             return E.cudaErrorInvalidResourceHandle
+        if not all(e.mark.done for e in both):
+            return E.cudaErrorNotReady
         return OK, 1.25
 
     # Graphs

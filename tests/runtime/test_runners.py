@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -51,6 +52,27 @@ def test_torch_variants_give_the_same_labels(variant, tiny_bundle, images):
             found.append(runner.run(images))
             assert runner.describe()["variant"] == (v or "eager")
     assert (found[0] == found[1]).mean() > 0.999
+
+
+def test_torch_amp_computes_in_bfloat16_on_a_cpu(tiny_bundle, images):
+    found = []
+    for variant, precision in (("", "fp32"), ("amp", "bf16")):
+        with open_runner(
+            open_model(tiny_bundle), "torch", RunnerOptions(threads=1, device="cpu", variant=variant)
+        ) as runner:
+            found.append(runner.run(images))
+            assert runner.describe()["precision"] == precision
+    assert (found[0] == found[1]).mean() > 0.9
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
+def test_engine_time_is_that_of_the_last_run(backend, tiny_bundle, images):
+    with open_runner(open_model(tiny_bundle), backend, RunnerOptions(threads=1, device="cpu")) as runner:
+        assert runner.engine_seconds is None
+        for _ in range(3):
+            began = time.perf_counter()
+            runner.run(images)
+            assert 0 < runner.engine_seconds < time.perf_counter() - began
 
 
 def test_default_backend_is_what_the_model_holds(tiny_bundle, tiny_run):

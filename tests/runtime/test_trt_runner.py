@@ -218,8 +218,16 @@ def test_copies_run_beside_the_computing(bundle, cuda_device, monkeypatch):
         for name in ("enqueue", "_drain"):
             monkeypatch.setattr(cuda_device, name, watched(name))
         runner.run(images(12))
-        a_chunk = 6  # copy, mark, wait for it, compute, copy, mark
+        a_chunk = 8  # copy, mark, wait for it, mark, compute, mark, copy, mark
         assert order.index("_drain") == 2 * a_chunk
+
+
+def test_engine_time_is_the_devices_over_all_chunks(bundle):
+    with open_tensorrt(bundle, options()) as runner:
+        assert runner.engine_seconds is None
+        for count, chunks in ((12, 3), (4, 1), (12, 3)):
+            runner.run(images(count))
+            assert runner.engine_seconds == pytest.approx(chunks * 1.25e-3)  # what the double's clock says of each
 
 
 def test_batches_below_the_smallest_are_filled_up(bundle):
