@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,10 @@ def generate(folder: Path, count: int, side: int) -> list[Sample]:
     for i in range(count):
         labels = rng.integers(0, CLASSES, (side // 16, side // 16), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
         noise = rng.integers(0, 32, (side // 4, side // 4, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
-        sample = Sample(folder / f"{i}.jpg", folder / f"{i}.png")
-        Image.fromarray(labels[..., None] * np.uint8(28) + noise).save(sample.image)
-        Image.fromarray(labels).save(sample.mask)
-        samples.append(sample)
+        image, mask = folder / f"{i}.jpg", folder / f"{i}.png"
+        Image.fromarray(labels[..., None] * np.uint8(28) + noise).save(image)
+        Image.fromarray(labels).save(mask)
+        samples.append(Sample(image, mask))
     return samples
 
 
@@ -52,6 +53,7 @@ def plain(samples: list[Sample]) -> int:
     found: set[int] = set()
     for sample in samples:
         image = np.asarray(Image.open(sample.image).convert("RGB"))
+        assert sample.mask is not None
         mask = np.asarray(Image.open(sample.mask))
         values, _ = np.unique(mask, return_counts=True)
         found.update(values.tolist())
@@ -84,9 +86,9 @@ def main() -> None:
         for turn in range(arguments.rounds):
             cache = Path(name) / f"{turn}.sqlite"
             sides: list[tuple[str, Callable[[], int]]] = [
-                ("plain", lambda: plain(samples)),
-                ("first", lambda cache=cache: ours(samples, cache, classes)),
-                ("second", lambda cache=cache: ours(samples, cache, classes)),
+                ("plain", partial(plain, samples)),
+                ("first", partial(ours, samples, cache, classes)),
+                ("second", partial(ours, samples, cache, classes)),
             ]
             for side, work in sides if turn % 2 == 0 else (*sides[1:], sides[0]):
                 started = time.perf_counter()

@@ -17,6 +17,7 @@ import importlib.metadata
 import sys
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ python benchmarks/compare_fp16.py MODEL.onnx -o OUTPUT
 ```
 """
 Images = list["NDArray[np.uint8]"]
+Record = dict[str, Any]
 
 
 def segdeploy(model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
@@ -83,22 +85,26 @@ def modelopt(model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
         path, data = Path(folder) / "model.onnx", Path(folder) / "data.npz"
         onnx.save(model, path)
         np.savez(data, image=np.concatenate(images))
-        return convert_to_mixed_precision(str(path), low_precision_type="fp16", keep_io_types=True,
-                                          calibration_data=str(data))  # fmt: skip
+        made: onnx.ModelProto = convert_to_mixed_precision(
+            str(path), low_precision_type="fp16", keep_io_types=True, calibration_data=str(data)
+        )
+        return made
 
 
 def onnxconverter_common(model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
     """With its list of operators to leave out."""
     from onnxconverter_common.float16 import convert_float_to_float16
 
-    return convert_float_to_float16(model, keep_io_types=True, check_fp16_ready=False)
+    made: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, check_fp16_ready=False)
+    return made
 
 
 def onnxruntime_transformers(model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
     """With its list of operators to leave out."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    return convert_float_to_float16(model, keep_io_types=True)
+    made: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    return made
 
 
 ZOO = {
@@ -165,40 +171,41 @@ def floats(model: onnx.ModelProto) -> dict[str, int]:
     }
 
 
-def judge(name: str, model: onnx.ModelProto, calibration: Images, test: NDArray[np.uint8], engine: bool) -> list[dict]:
+def judge(
+    name: str, model: onnx.ModelProto, calibration: Images, test: NDArray[np.uint8], engine: bool
+) -> list[Record]:
     """One record for each converter."""
     expected = session_of(model).run(None, {"image": test})[0]
     records = []
     for converter in CONVERTERS:
         given = onnx.ModelProto()
         given.CopyFrom(model)
-        made, error = said(lambda given=given, converter=converter: converter(given, calibration))
-        record: dict[str, Any] = {"model": name, "converter": converter.__name__, "error": error}
+        made, error = said(partial(converter, given, calibration))
+        record: Record = {"model": name, "converter": converter.__name__, "error": error}
         records.append(record)
         print(name, converter.__name__, error, flush=True)
         if made is None:
             continue
-        record["checker"] = said(lambda made=made: onnx.checker.check_model(made, full_check=True))[1]
-        record["types"] = said(
-            lambda made=made: onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True)
-        )[1]
+        record["checker"] = said(partial(onnx.checker.check_model, made, full_check=True))[1]
+        record["types"] = said(partial(onnx.shape_inference.infer_shapes, made, check_type=True, strict_mode=True))[1]
         record["interface_kept"] = interface(made) == interface(model)
         record["metadata_kept"] = list(made.metadata_props) == list(model.metadata_props)
         record["opset"] = next(o.version for o in made.opset_import if o.domain in ("", "ai.onnx"))
         record |= floats(made)
         for key, run in (("half", run_half), ("onnxruntime", _run)):
-            labels, failed = said(lambda made=made, run=run: run(made, test)[0])
-            agreement = None if failed else round(float((labels == expected).mean()), 5)
+            outputs, failed = said(partial(run, made, test))
+            agreement = None if failed else round(float((outputs[0] == expected).mean()), 5)
             record[key] = {"agreement": agreement, "error": failed}
-        record["build"] = said(lambda made=made: build(made))[1] if engine else None
+        record["build"] = said(partial(build, made))[1] if engine else None
     return records
 
 
 def _run(model: onnx.ModelProto, image: NDArray[np.uint8]) -> list[Any]:
-    return session_of(model).run(None, {"image": image})
+    outputs: list[Any] = session_of(model).run(None, {"image": image})
+    return outputs
 
 
-def table(records: list[dict], planted: bool) -> str:
+def table(records: list[Record], planted: bool) -> str:
     """Rows in Markdown."""
     head = ["Model", "Converter", "Valid", "Metadata", "Opset", "FP16 / FP32 nodes", "Casts", "Same label, FP16, %"]
     head += ["Same label, onnxruntime, %"] + ([] if planted else ["TensorRT for RTX"])
@@ -216,25 +223,24 @@ def table(records: list[dict], planted: bool) -> str:
     return "\n".join(rows)
 
 
-def _why(record: dict) -> str:
+def _why(record: Record) -> str:
     other = "" if record["interface_kept"] else "inputs or outputs of other types"
     found = {record[key].rpartition("] ")[2] for key in ("checker", "types")}
     return "no: " + "; ".join(filter(None, [*found, other]))
 
 
-def _share(side: dict) -> str:
+def _share(side: Record) -> str:
     return "does not run" if side["agreement"] is None else f"{100 * side['agreement']:.3f}"
 
 
-if __name__ == "__main__":
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("models", type=Path, nargs="*")
-    arguments.add_argument(
-        "-o", "--output", type=Path, required=True, help="Without ending: .json and .md are written."
-    )
-    given = arguments.parse_args()
+def main() -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="*")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="Without ending: .json and .md are written.")
+    given = parser.parse_args()
     warnings.simplefilter("ignore")
-    found: dict[str, list[dict]] = {"models": [], "planted": []}
+    found: dict[str, list[Record]] = {"models": [], "planted": []}
     named = {path.stem: onnx.load(path) for path in given.models}
     with tempfile.TemporaryDirectory() as folder:
         named |= {name: graphs.export(Path(folder) / "model.onnx", *parts) for name, parts in ZOO.items()}
@@ -254,3 +260,7 @@ if __name__ == "__main__":
     )
     write_text(given.output.with_suffix(".md"), text)
     print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -114,7 +114,7 @@ def train_once(encoder: TimmEncoder, size: Size) -> Row:
             m.momentum = 0.9
     try:
         maps = encoder(torch.randn(2, 3, *size))
-        torch.stack([(m * torch.randn_like(m)).mean() for m in maps]).sum().backward()
+        torch.stack([(m * torch.randn_like(m)).mean() for m in maps]).sum().backward()  # type: ignore[no-untyped-call]
     except Exception as e:
         return {"trains": "no", "trains_note": reason(e)}
     grads = [p.grad for p in encoder.parameters() if p.requires_grad]

@@ -35,7 +35,7 @@ class Artifact(Frozen, use_attribute_docstrings=False):
     precision: str
     """fp32, fp16 or int8."""
     target: str = ""
-    """Who the file is made for, where its form suits one alone: "cpu" or "tensorrt" (INT8 graphs)."""
+    """Who the file is made for, where its form suits one alone: "cpu" or "tensorrt"."""
     file: str
     """Name inside the bundle's folder."""
     sha256: str
@@ -70,9 +70,9 @@ class Bundle:
     file: BundleFile | None = field(default=None)
 
     def find(self, kind: str, precision: str = "fp32", target: str = "cpu") -> Artifact | None:
-        """The file of that kind and precision that `target` can use; None where there is none."""
-        fits = (a for a in self.artifacts if a.kind == kind and a.precision == precision)
-        return next((a for a in fits if a.target in ("", target)), None)
+        """The file of that kind and precision for `target`, one made for it alone first; None where there is none."""
+        fits = [a for a in self.artifacts if (a.kind, a.precision) == (kind, precision) and a.target in ("", target)]
+        return max(fits, key=lambda a: a.target == target, default=None)
 
 
 def artifact(

@@ -233,7 +233,9 @@ def _graph(path: Path, what: str) -> onnx.ModelProto | None:
             raise ModelError(f"{path}@{what}: an .onnx file has one precision; expected a backend's name behind @")
         return load_graph(path)
     bundle, precision = open_model(path), what or "fp32"
-    found = bundle.find("onnx", precision) or bundle.find("onnx", precision, "tensorrt")
+    # FP32's form for a CPU has other tensors than torch's graph.
+    first, second = ("tensorrt", "cpu") if precision == "fp32" else ("cpu", "tensorrt")
+    found = bundle.find("onnx", precision, first) or bundle.find("onnx", precision, second)
     if found is None:
         held = ", ".join(sorted({a.precision for a in bundle.artifacts if a.kind == "onnx"})) or "no graph"
         backends = ", ".join(sorted(registry.catalogue("backend").plugins))

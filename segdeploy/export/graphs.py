@@ -1,4 +1,4 @@
-"""The graphs of fewer bits that stand beside the FP32 one, each with a table of what became of every node."""
+"""The graphs beside the FP32 one: its form for CPUs, and those of fewer bits, with a table of every node."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from segdeploy import bundle
 from segdeploy.data.natural import natural_images
 from segdeploy.errors import DataError
 from segdeploy.export.calibration import calibration_images, training_samples
+from segdeploy.export.cpu import for_cpu
 from segdeploy.export.decisions import decisions_json
 from segdeploy.export.lint import check_graph
 from segdeploy.export.precision import to_fp16
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ONNX_FILE = "model.onnx"
+CPU_FILE = "model.cpu.onnx"
 FP16_FILE = "model.fp16.onnx"
 INT8_FILES = {"cpu": "model.int8-cpu.onnx", "tensorrt": "model.int8-trt.onnx"}
 _GENERATED = 4
@@ -74,11 +76,14 @@ def write_graphs(
 ) -> list[Artifact]:
     """Write what `settings.precisions` asks for beside `model.onnx` in `folder`; `about` is what is said of that.
 
+    Where a CPU computes the same with fewer products, there is a `model.cpu.onnx` too, see `cpu.for_cpu`.
     Every graph that TensorRT may get is held against the lint; `engine_for` says for whom, see `lint.check_graph`.
     """
     made: list[Artifact] = []
     model = onnx.load(folder / ONNX_FILE)
     check_graph(model, "fp32", engine_for)
+    if (light := for_cpu(model)) is not None:
+        made.append(_write(light, folder, CPU_FILE, "fp32", "cpu", about))
     about = about | {"calibration_images": len(images)}
     keep_fp32 = registry.decoder(spec.decoder.name).keep_fp32
     if "fp16" in settings.precisions:

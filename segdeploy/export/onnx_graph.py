@@ -70,6 +70,7 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path, *, dynamic_si
     model = program.model_proto
     _strip(model)
     fix_scales(model)
+    split_norms(model)
     for key, value in spec_metadata(spec).items():
         model.metadata_props.add(key=key, value=value)
     model.producer_name = "segdeploy"
@@ -155,6 +156,30 @@ def fix_scales(model: onnx.ModelProto) -> None:
         del node.input[2:]
         node.input.append(name)
     _drop_unused(model.graph)
+
+
+def split_norms(model: onnx.ModelProto) -> None:
+    """Take the L2 norm over rows and columns as the norm over rows of the norms over columns.
+
+    That is the same number, but onnxruntime's one reduction over both sides of (N, H, W, C), as in ConvNeXt V2's
+    response normalisation, walks memory channel by channel and is two to three times as slow.
+    """
+    graph = model.graph
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
+    for place, node in reversed(list(enumerate(graph.node))):
+        axes = constants.get(node.input[1]) if node.op_type == "ReduceL2" and len(node.input) > 1 else None
+        kept = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
+        if axes is None or axes.tolist() != [1, 2] or not kept:
+            continue
+        inner = onnx.NodeProto()
+        inner.CopyFrom(node)
+        inner.name, inner.output[0] = f"{node.name}.columns", f"{node.output[0]}.columns"
+        node.input[0] = inner.output[0]
+        for one, axis in ((inner, 2), (node, 1)):
+            one.input[1] = f"{one.output[0]}.axis"
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array([axis], np.int64), one.input[1]))
+        graph.node.insert(place, inner)
+    _drop_unused(graph)
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:

@@ -140,3 +140,25 @@ def test_what_torch_cannot_trace_is_named_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_norm_over_rows_and_columns_is_taken_in_two_steps():
+    value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    nodes = [
+        onnx.helper.make_node("ReduceL2", ["x", "sides"], ["sides_norm"], name="a", keepdims=1),
+        onnx.helper.make_node("ReduceL2", ["x", "channel"], ["channel_norm"], name="b", keepdims=1),
+        onnx.helper.make_node("ReduceL2", ["x", "sides"], ["flat_norm"], name="c", keepdims=0),
+    ]
+    constants = [onnx.numpy_helper.from_array(np.array(v), k) for k, v in {"sides": [1, 2], "channel": [3]}.items()]
+    shapes = {"sides_norm": ["n", 1, 1, 3], "channel_norm": ["n", 5, 7, 1], "flat_norm": ["n", 3]}
+    ends = [value(name, shape=shape) for name, shape in shapes.items()]
+    graph = onnx.helper.make_graph(nodes, "g", [value("x", shape=["n", 5, 7, 3])], ends, constants)
+    opset = [onnx.helper.make_opsetid("", onnx_graph.OPSET)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    onnx_graph.split_norms(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [n.name for n in model.graph.node] == ["a.columns", "a", "b", "c"]
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
+    found = ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    for norm, axes, kept in zip(found, [(1, 2), 3, (1, 2)], [True, True, False], strict=True):
+        np.testing.assert_allclose(norm, np.sqrt((x.astype(np.float64) ** 2).sum(axes, keepdims=kept)), rtol=1e-6)
