@@ -155,6 +155,8 @@ def write(rows: list[dict[str, Any]], stem: Path) -> None:
         writer.writerows({c: row.get(c, "") for c in columns} for row in rows)
     asked = [row for row in rows if "parser" in row]
     machine = describe_machine()
+    precisions = ",".join(dict.fromkeys(row["precision"] for row in asked))
+    pairs_built = len({(row["encoder"], row["decoder"]) for row in asked})
     text = [
         "# Engines of TensorRT for RTX, built without a GPU",
         "",
@@ -163,11 +165,12 @@ def write(rows: list[dict[str, Any]], stem: Path) -> None:
         "size that the encoder takes), with the keys of tests/contract.",
         "",
         "```",
-        "python benchmarks/build_table.py -o builds.jsonl",
+        f"python benchmarks/build_table.py -o builds.jsonl --precision {precisions}",
         f"python benchmarks/build_table.py -o builds.jsonl --write benchmarks/results/{stem.name}",
         "```",
         "",
-        f"A line for each engine, with what lint and parser said: [{stem.name}.csv]({stem.name}.csv).",
+        f"{pairs_built} pairs of encoder and decoder, those of tests/contract first. A line for each engine, with what lint",
+        f"and parser said: [{stem.name}.csv]({stem.name}.csv).",
         "",
         "| precision | shapes | graphs | parser takes | engines | lint agrees | build s (median, max) | engine MiB |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
