@@ -106,7 +106,8 @@ def done(place):
             assert re.search(r"epochs: \d+", text)
             # A model of one epoch has near-ties everywhere, which fewer bits let fall to the other side.
             loose = "export: {fp16: {max_miou_drop: 1, min_agreement: 0}, int8: {max_miou_drop: 1, min_agreement: 0}}\n"
-            config.write_text(re.sub(r"epochs: \d+", "epochs: 1", text) + loose)
+            quick = "benchmark: {rounds: 2, seconds: 0, warmup_seconds: 1, cold_starts: 1}\n"
+            config.write_text(re.sub(r"epochs: \d+", "epochs: 1", text) + loose + quick)
     return finished
 
 
@@ -116,7 +117,8 @@ def test_commands_in_their_order(place, done):
     names = [shlex.split(line)[1] for line, _ in done]
     road = ["init", "inspect", "train", "evaluate", "predict", "export", "predict", "benchmark"]
     light = ["export", "inspect", "inspect", "debug", "predict", "export", "build"]
-    assert names == [*road, *light, "import", "import", "import", "plugins", "plugins"]
+    measured = ["benchmark", "gate", "gate"]
+    assert names == [*road, *light, *measured, "import", "import", "import", "plugins", "plugins"]
     said = {line: process.stdout for line, process in done}
     assert "decisions.fp16.json\nFP32: " in next(
         text for line, text in said.items() if "--precision" in line and "inspect" in line
@@ -140,6 +142,9 @@ def test_commands_in_their_order(place, done):
     assert (place / "masks" / "some.png").read_bytes() == (place / "masks2" / "some.png").read_bytes()
     assert (place / "masks" / "other.overlay.jpg").exists()
     assert (place / "report" / "report.html").exists()
+    assert json.loads((place / "compared" / "report.json").read_text())["comparison"]["rows"]
+    assert (place / "gates.xml").exists()
+    assert (place / "summary.md").exists()
 
 
 def test_ludwigs_python_runs_with_the_import_line_changed(tmp_path):

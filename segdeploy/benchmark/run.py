@@ -148,20 +148,6 @@ def _notes(rows: Sequence[Row], machine: dict[str, object], images: int) -> list
     load = machine["load_average"]
     if isinstance(load, float) and load > 0.5:
         found.append(f"other work was running when the benchmark began (load average {load}); expect noise")
-    groups: dict[Group, list[Row]] = {}
-    for row in rows:
-        if row.latency is not None:
-            groups.setdefault(Group(row.batch, row.threads, row.height, row.width), []).append(row)
-    for group, members in groups.items():
-        most = max(members, key=lambda r: r.rounds or 0)
-        if most.repeated:
-            found.append(f"{group}: {most.repeated} rounds were repeated, because other work had taken the cores")
-        if most.disturbed:
-            found.append(
-                f"{group}: {most.disturbed} of {most.rounds} rounds count although other work had taken the cores"
-            )
-        if restless := [r.name for r in members if r.steady is False]:
-            found.append(f"{group}: the time was not steady after the warm-up: {', '.join(restless)}")
     if machine["gpus"]:
         on_cpu = {r.name for r in rows if "cpu" in (r.provider or "").lower()}
         found += [f"{name} ran on the CPU, although there is a GPU" for name in sorted(on_cpu)]
