@@ -70,7 +70,7 @@ def mask_to_boundary(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = mask.shape
     dilation = max(1, round(0.02 * np.sqrt(height**2 + width**2)))
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    eroded = cv2.erode(padded, np.ones((3, 3), dtype=np.uint8), iterations=dilation)
+    eroded = np.asarray(cv2.erode(padded, np.ones((3, 3), dtype=np.uint8), iterations=dilation), np.uint8)
     return mask - eroded[1 : height + 1, 1 : width + 1]
 
 
@@ -106,7 +106,8 @@ def sides(
         return metric
 
     def boundaries(one: Callable[..., NDArray[np.int64]]) -> NDArray[np.int64]:
-        return np.sum([one(y, x, count) for y, x in zip(target, predicted, strict=True)], axis=0)
+        counts: NDArray[np.int64] = np.sum([one(y, x, count) for y, x in zip(target, predicted, strict=True)], axis=0)
+        return counts
 
     return {
         "region": {
@@ -203,7 +204,7 @@ def main() -> None:
         cv2.setNumThreads(threads)
         for case in given.cases:
             count, images, height, width = CASES[case]
-            chosen = [read_mask(s.mask, classes) for s in samples[:: max(1, len(samples) // images)][:images]]
+            chosen = [read_mask(s.mask, classes) for s in samples[:: max(1, len(samples) // images)][:images] if s.mask]
             for kind, (target, predicted) in maps(chosen, count, height, width).items():
                 row = {"classes": count, "shape": target.shape, **measure(target, predicted, count, given.rounds)}
                 found.setdefault(str(threads), {})[f"{case} {kind}"] = row

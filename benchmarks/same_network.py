@@ -35,8 +35,9 @@ def make(folder: Path, table: Path, config_file: Path, steps: int = 60) -> tuple
     that its labels are not the near-ties of random weights.
     """
     config = load_config(config_file)
-    size = (config.image.preprocessing.height, config.image.preprocessing.width)
-    assert None not in size, "expected a configuration with height and width"
+    height, width = config.image.preprocessing.height, config.image.preprocessing.width
+    assert height is not None and width is not None, "expected a configuration with height and width"  # noqa: PT018
+    size = (height, width)
     if (folder / "logits.onnx").is_file():
         return size[0], size[1]
     folder.mkdir(parents=True, exist_ok=True)

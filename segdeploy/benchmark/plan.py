@@ -116,9 +116,10 @@ def _torch_variants(on_gpu: bool, machine: dict[str, Any], compile_: bool, notes
     if compile_ and not any(shutil.which(c) for c in compilers):
         notes.append("torch compile was left out: no C++ compiler found")
         compile_ = False
-    amp = on_gpu or "amx_bf16" in machine["cpu_features"]
+    # Whether bfloat16 is faster there is what the row shows; a CPU that has to emulate it loses by far.
+    amp = on_gpu or not {"amx_bf16", "avx512_bf16"}.isdisjoint(machine["cpu_features"])
     if not amp:
-        notes.append("torch AMP was left out: this CPU has no amx_bf16, without which bfloat16 is slower than float")
+        notes.append("torch AMP was left out: this CPU has no instructions for bfloat16, and emulates it slowly")
     wanted = {"": True, "channels_last": True, "amp": amp, "compile": compile_, "compile_amp": amp and compile_}
     return [variant for variant in _VARIANTS if wanted[variant]]
 

@@ -31,8 +31,12 @@ def test_torchs_rows_depend_on_the_machine(tiny_bundle, monkeypatch):
     plain = ["torch eager", "torch channels_last"]
     found, notes = names(bundle, ["torch"], CPU)
     assert found == [*plain, "torch compile"]
-    assert any("no amx_bf16" in n for n in notes)
+    assert any("no instructions for bfloat16" in n for n in notes)
     assert names(bundle, ["torch"], AMX) == ([*plain, "torch AMP", "torch compile", "torch compile AMP"], [])
+    assert names(bundle, ["torch"], {**AMX, "cpu_features": ["avx512_bf16"]}, compile_=False)[0] == [
+        *plain,
+        "torch AMP",
+    ]
     assert names(bundle, ["torch"], GPU)[0] == [*plain, "torch AMP", "torch compile", "torch compile AMP"]
     assert names(bundle, ["torch"], GPU, device="cpu")[0] == [*plain, "torch compile"]
     assert names(bundle, ["torch"], AMX, compile_=False)[0] == [*plain, "torch AMP"]
