@@ -17,14 +17,21 @@ from segdeploy.files import write_text
 from segdeploy.progress import progress, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 MARKER = ".segdeploy-demo"
 _CHILDREN = {MARKER, "demo.yaml", "data", "runs", "bundle", "masks", "report"}
 
 
-def run_demo(output: Path, *, images: int = 300, epochs: int | None = None, seed: int = 0) -> Path:
+def run_demo(output: Path, *, images: int = 300, seed: int = 0, overrides: Sequence[str] = ()) -> Path:
     """Generate data into `output/data`, then train, evaluate, export, verify, benchmark.
+
+    Args:
+        output: the demo's folder; an earlier demo there is replaced.
+        images: how many pictures are generated.
+        seed: of the pictures.
+        overrides: changes of the configuration, as `segdeploy train --set` takes them.
 
     Returns:
         The path of report.html.
@@ -41,7 +48,7 @@ def run_demo(output: Path, *, images: int = 300, epochs: int | None = None, seed
     config = write_text(output / "demo.yaml", resources.files("segdeploy").joinpath("demo.yaml").read_text())
     validation, test = _part_tables(table)
     run, bundle, report = output / "runs" / "demo", output / "bundle", output / "report"
-    changes = ["--set", f"trainer.epochs={epochs}"] if epochs else []
+    changes = [word for override in overrides for word in ("--set", override)]
     _step("train", "-c", config, "--dataset", table, "-o", run.parent, "--name", run.name, *changes)
     _step("evaluate", run, "--dataset", test)
     _step("export", run, "-o", bundle, "--verify", validation)

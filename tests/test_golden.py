@@ -75,7 +75,9 @@ def path_to_bundle(config, table, folder):
     assert 0 <= mask["mean_iou"] <= 1
     assert len(mask["confusion_matrix"]) == len(opened.spec.classes)
     exported = export_run(run, folder / "bundle", verify_table=table)
-    assert [record.agreement for record in exported.parity] == pytest.approx([1, 1], abs=1e-3)
+    agreement = [record.agreement for record in exported.parity]
+    assert len(agreement) >= 2
+    assert agreement == pytest.approx([1] * len(agreement), abs=1e-3)
     return opened.spec
 
 

@@ -29,7 +29,9 @@ def segdeploy(*words, code=0):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "demo-report"
-    done = segdeploy("demo", "-o", folder, "--images", 20, "--epochs", 1)
+    quick = ("batches=[1]", "rounds=3", "seconds=0", "warmup_seconds=0", "cold_starts=0")
+    changes = [word for change in quick for word in ("--set", f"benchmark.{change}")]
+    done = segdeploy("demo", "-o", folder, "--images", 20, "--epochs", 1, *changes)
     return folder, done.stdout
 
 
