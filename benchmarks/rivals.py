@@ -66,7 +66,8 @@ class OpenVinoDefault(Runner):
     def __init__(self, bundle: Bundle, options: RunnerOptions) -> None:
         import openvino
 
-        graph = bundle.find("onnx", target="tensorrt")  # model.onnx: the form for CPUs is made for onnxruntime's kernels
+        # The form for CPUs was made for onnxruntime's kernels; this is model.onnx.
+        graph = bundle.find("onnx", target="tensorrt")
         assert graph is not None
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": options.thread_count}
         self.model = openvino.Core().compile_model(str(bundle.path / graph.file), "CPU", settings)
