@@ -170,6 +170,23 @@ class Scores:
         }
 
 
+def mean_drop(truth: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+    """How far a mean score lies below another; both are taken over the classes that `truth` has.
+
+    One stray pixel of a class that is nowhere gives that class an IoU of 0. Where it were in one mean and not in the
+    other, it would look like a drop, or hide one.
+
+    Args:
+        truth: scores by class (C,), such as `Scores.iou` or `Scores.boundary_iou`; NaN where there is none.
+        found: the same of what is held against it; NaN counts as 0 where `truth` has a score.
+
+    Returns:
+        0.01 = one point lower, negative = higher; NaN where `truth` has no class.
+    """
+    known = ~np.isnan(truth)
+    return float((truth[known] - np.nan_to_num(found[known])).mean()) if known.any() else float("nan")
+
+
 def none_if_nan(value: float) -> float | None:
     """A float for JSON, which has no NaN."""
     return None if np.isnan(value) else float(value)

@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 from segdeploy import metrics
 from segdeploy.boundary import boundary_counts
 from segdeploy.classes import ClassMap, default_colors
-from segdeploy.metrics import Scores, confusion_matrix, none_if_nan
+from segdeploy.metrics import Scores, confusion_matrix, mean_drop, none_if_nan
 
 
 @st.composite
@@ -207,6 +207,20 @@ def test_class_that_is_predicted_but_never_there_counts_as_zero():
     assert scores.iou.tolist() == [0.5, 0.0]
     assert np.isnan(scores.accuracy[1])
     assert scores.mean_iou == 0.25
+
+
+def test_drop_of_a_mean_is_over_the_classes_of_the_truth():
+    """A stray pixel of class 2, which is nowhere, neither makes a drop of a third nor hides one."""
+    target = np.repeat(np.array([0, 1], np.uint8), 100)
+    stray, half = target.copy(), target.copy()
+    stray[0] = 2
+    half[:50] = 1
+    right, strayed, worse = (Scores(confusion_matrix(target, p, 3)).iou for p in (target, stray, half))
+    assert mean_drop(right, strayed) == pytest.approx(0.01 / 2)
+    assert mean_drop(strayed, right) == pytest.approx((0.99 + 1 + 0) / 3 - 2 / 3)
+    assert mean_drop(strayed, worse) == pytest.approx((0.49 + 1 / 3 + 0) / 3)
+    assert mean_drop(right, right) == 0
+    assert np.isnan(mean_drop(np.full(3, np.nan), right))
 
 
 def test_report_names_absent_classes():

@@ -137,11 +137,11 @@ class Accuracy(Frozen):
     pixel_accuracy: float | None
     mean_class_accuracy: float | None
     miou_delta: float | None = None
-    """This mean IoU less torch's, 0.01 = one point."""
+    """This mean IoU less torch's, 0.01 = one point; both over the classes that torch's scores have."""
     boundary_iou: float | None = None
     """Mean over the classes."""
     boundary_delta: float | None = None
-    """This mean boundary IoU less torch's."""
+    """This mean boundary IoU less torch's; both over the classes that torch's scores have."""
     label_agreement: float | None = None
     """Share of pixels with the same class as torch's."""
     worst: tuple[Picture, ...] = ()

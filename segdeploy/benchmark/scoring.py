@@ -10,11 +10,13 @@ import numpy as np
 from segdeploy.benchmark.pictures import worst_pictures
 from segdeploy.benchmark.process import RowError
 from segdeploy.benchmark.result import Accuracy, ClassScore
-from segdeploy.metrics import Scores, none_if_nan
+from segdeploy.metrics import Scores, mean_drop, none_if_nan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from segdeploy.benchmark.group import Job
     from segdeploy.benchmark.plan import Entry, Group
@@ -111,9 +113,9 @@ def _accuracy(item: Scored, truth: Scored | None, samples: Sequence[Sample], spe
         mean_iou=none_if_nan(scores.mean_iou),
         pixel_accuracy=none_if_nan(scores.pixel_accuracy),
         mean_class_accuracy=none_if_nan(scores.mean_accuracy),
-        miou_delta=none_if_nan(scores.mean_iou - truth.scores.mean_iou) if truth else None,
+        miou_delta=_delta(truth.scores.iou, iou) if truth else None,
         boundary_iou=none_if_nan(scores.mean_boundary_iou),
-        boundary_delta=none_if_nan(scores.mean_boundary_iou - truth.scores.mean_boundary_iou) if truth else None,
+        boundary_delta=_delta(truth.scores.boundary_iou, boundary) if truth else None,
         label_agreement=float(np.mean(agreement)) if agreement else None,
         worst=worst_pictures(
             samples, spec, item.labels, truth.labels if truth else None, item.told["image_iou"], agreement, shown
@@ -134,3 +136,7 @@ def _accuracy(item: Scored, truth: Scored | None, samples: Sequence[Sample], spe
         absent_classes=tuple(n for n, v in zip(spec.classes.names, iou, strict=True) if np.isnan(v)),
         confusion=tuple(tuple(int(v) for v in line) for line in scores.confusion),
     )
+
+
+def _delta(truth: NDArray[np.float64], found: NDArray[np.float64]) -> float | None:
+    return none_if_nan(0 - mean_drop(truth, found))  # from 0, for there is no -0.0 in it

@@ -10,7 +10,7 @@ import numpy as np
 from segdeploy.data.images import read_image
 from segdeploy.data.resize import resize_image
 from segdeploy.evaluate import evaluate
-from segdeploy.metrics import none_if_nan
+from segdeploy.metrics import mean_drop, none_if_nan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Parity:
 
     `target` is that of the file (see `bundle.Artifact`), whatever ran it here. `agreement` is the share of all pixels
     with the same class; `worst_agreement` that of the worst image, `worst_image` its name. `miou_drop` is torch's mean
-    IoU less the runner's (0.01 = one point).
+    IoU less the runner's, see `metrics.mean_drop` (0.01 = one point).
     """
 
     backend: str
@@ -177,9 +177,7 @@ def compare_at(
 def _judge(truth: Truth, result: EvalResult, same: Agreement, batch_size: int, target: str, limits: Limits) -> Parity:
     drops = np.nan_to_num(truth.scores.iou - result.scores.iou)
     worst_class = int(np.argmax(drops))
-    # Both means over the classes that torch's has: one stray pixel of an absent class is no five-point drop.
-    known = ~np.isnan(truth.scores.iou)
-    drop = truth.scores.mean_iou - float(np.nan_to_num(result.scores.iou[known]).mean()) if known.any() else np.nan
+    drop = mean_drop(truth.scores.iou, result.scores.iou)
     worst_image, worst = same.worst
     reasons = []
     if drop > limits.max_miou_drop:
