@@ -244,8 +244,8 @@ def model_text(about: Mapping[str, Any]) -> str:
         if (other := item["about"].get("verified_size")) is not None:
             verdict = "passed" if other["passed"] else "FAILED"
             said.append(
-                f"{'verified':<12} {item['kind']} {item['precision']}, at {other['height']} x {other['width']}: "
-                f"{verdict}, agreement {percent(other['agreement'], 4)} %"
+                f"{'verified':<12} {item['kind']} {item['precision']}{_for(item)}, "
+                f"at {other['height']} x {other['width']}: {verdict}, agreement {percent(other['agreement'], 4)} %"
             )
     return "\n".join(said)
 

@@ -95,9 +95,9 @@ def command(
             f"{record.name}: {record.agreement:.4%} of the pixels agree with torch, "
             f"mIoU {record.reference_miou:.5f} -> {record.miou:.5f} on {record.images} images"
         )
-    if result.elsewhere is not None:
-        other = result.elsewhere
-        say(f"at {other.width}x{other.height}: {other.agreement:.4%} of the pixels agree on {other.images} images")
+    for file, other in result.elsewhere.items():
+        share = f"{other.agreement:.4%} of the pixels agree on {other.images} images"
+        say(f"{file} at {other.width}x{other.height}: {share}")
     if not result.parity:
         say("not verified: give --verify TABLE to compare with torch on real images")
     if trt:

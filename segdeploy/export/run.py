@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,10 @@ from segdeploy.runtime.ort_runner import OrtRunner
 from segdeploy.runtime.runner import RunnerOptions, open_runner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from segdeploy.bundle import Artifact
     from segdeploy.data.table import Sample
     from segdeploy.model.segmenter import Segmenter
     from segdeploy.model.spec import ModelSpec
@@ -47,8 +48,8 @@ class ExportResult:
 
     bundle: Bundle
     parity: tuple[Parity, ...]
-    elsewhere: AtSize | None = None
-    """The comparison at a size that is not the model's; None: none was made."""
+    elsewhere: Mapping[str, AtSize] = field(default_factory=dict)
+    """By the names of FP32 graphs, the comparison at a size that is not the model's; empty: none was made."""
 
 
 def export_run(
@@ -71,7 +72,7 @@ def export_run(
         verify_table: a table with masks on which torch and onnxruntime are compared.
         calibration_table: images on which FP16's and INT8's ranges are measured; None: the run's training images.
         dynamic_size: leave height and width of the graphs free, beside the batch. The comparison then also looks at
-            one other size; the ONNX file's `about` tells of it.
+            one other size; the `about` of each FP32 graph tells of it.
         engine_for: an engine will be made of it, with TensorRT for RTX ("RTX") or a version of TensorRT: what that
             will not build is refused now.
         progress: called with (what, done, total).
@@ -104,15 +105,14 @@ def export_run(
         shutil.copy2(source.path / weights.file, folder / bundle.WEIGHTS_FILE)
         kept = bundle.artifact(folder, bundle.WEIGHTS_FILE, "weights", "fp32", trained)
         graph = bundle.artifact(folder, ONNX_FILE, "onnx", "fp32", about)
-        others = write_graphs(folder, source.spec, about, settings, images, progress, engine_for)
+        graphs = [graph, *write_graphs(folder, source.spec, about, settings, images, progress, engine_for)]
         size = _other_size(segmenter, source.spec) if dynamic_size else None
-        made = Bundle(folder, source.spec, (kept, graph, *others))
-        parity, elsewhere = _verify(made, samples, settings, size, progress) if samples else ([], None)
-        if elsewhere is not None:
-            graph = graph.model_copy(update={"about": about | {"verified_size": elsewhere.to_dict()}})
+        made = Bundle(folder, source.spec, (kept, *graphs))
+        parity, elsewhere = _verify(made, samples, settings, size, progress) if samples else ([], {})
+        graphs = [_with_size(graph, elsewhere.get(graph.file)) for graph in graphs]
         content = BundleFile(
             spec=source.spec,
-            artifacts=(kept, graph, *others),
+            artifacts=(kept, *graphs),
             limits=settings.model_dump(mode="json"),
             benchmark=run_config.benchmark.model_dump(mode="json") if run_config else {},
             verification=tuple(p.to_dict() for p in parity),
@@ -121,9 +121,10 @@ def export_run(
         bundle.write_bundle(folder, content)
     result = ExportResult(bundle.open_model(output), tuple(parity), elsewhere)
     broken = [f"{p.name}: {reason}" for p in parity for reason in p.reasons]
-    if elsewhere is not None and not elsewhere.passed:
-        share = f"{elsewhere.agreement:.5%} of the pixels agree, fewer than {settings.min_agreement:.3%}"
-        broken.append(f"at {elsewhere.width}x{elsewhere.height}: {share}")
+    for file, other in elsewhere.items():
+        if not other.passed:
+            share = f"{other.agreement:.5%} of the pixels agree, fewer than {settings.min_agreement:.3%}"
+            broken.append(f"{file} at {other.width}x{other.height}: {share}")
     if broken:
         raise GateError(f"{output}: onnxruntime is not as accurate as torch: {'; '.join(broken)}")
     return result
@@ -138,6 +139,11 @@ def _check_dynamic(segmenter: Segmenter, spec: ModelSpec) -> None:
         )
 
 
+def _with_size(graph: Artifact, other: AtSize | None) -> Artifact:
+    """The graph, with what is known of it at a size that is not the model's."""
+    return graph.model_copy(update={"about": graph.about | {"verified_size": other.to_dict()}}) if other else graph
+
+
 def _other_size(segmenter: Segmenter, spec: ModelSpec) -> tuple[int, int]:
     """Larger than the model's by a half and by a quarter: other proportions, which show sides that were mixed up."""
     step = getattr(segmenter.encoder, "size_multiple", 1)
@@ -147,10 +153,10 @@ def _other_size(segmenter: Segmenter, spec: ModelSpec) -> tuple[int, int]:
 
 def _verify(
     made: Bundle, samples: Sequence[Sample], settings: Export, size: tuple[int, int] | None, progress: Progress
-) -> tuple[list[Parity], AtSize | None]:
+) -> tuple[list[Parity], dict[str, AtSize]]:
     """Every graph on the CPU against torch: FP32 at all batch sizes and at `size`, the others at the first."""
     parity = []
-    elsewhere = None
+    elsewhere = {}
     with open_runner(made, "torch", RunnerOptions(device="cpu")) as torch_runner:
         truth = find_truth(torch_runner, samples, made.spec, partial(progress, "verifying: torch"))
         for graph in (a for a in made.artifacts if a.kind == "onnx"):
@@ -160,7 +166,7 @@ def _verify(
             with _runner(made.path / graph.file, graph.precision) as runner:
                 parity += [verify(truth, runner, limits, batch, graph.target, step) for batch in batches]
                 if size is not None and graph.precision == "fp32":
-                    elsewhere = compare_at(torch_runner, runner, samples[:2], made.spec, size, limits)
+                    elsewhere[graph.file] = compare_at(torch_runner, runner, samples[:2], made.spec, size, limits)
     return parity, elsewhere
 
 

@@ -12,17 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from segdeploy.bundle import open_model
+from segdeploy import bundle
+from segdeploy.bundle import Bundle, open_model
+from segdeploy.classes import ClassMap, default_colors
 from segdeploy.config.export import Export
-from segdeploy.data.table import read_table
+from segdeploy.data.table import Sample, read_table
 from segdeploy.errors import ConfigError, DataError, ExportError, GateError, ModelError
 from segdeploy.evaluate import evaluate
 from segdeploy.export import onnx_graph, run
 from segdeploy.export.build import add_engine
 from segdeploy.inspection import inspect_model, model_text
-from segdeploy.model.spec import parse_spec
+from segdeploy.model.spec import ModelSpec, Part, Preprocessing, parse_spec
 from segdeploy.predict import predict
-from segdeploy.runtime.runner import RunnerOptions, open_runner
+from segdeploy.runtime.runner import Runner, RunnerOptions, open_runner
 
 
 def test_bundle_holds_graph_weights_and_verification(tiny_bundle, tiny_run):
@@ -199,10 +201,12 @@ def free(tiny_run, tiny_table, tmp_path_factory):
 def test_free_height_and_width_are_compared_at_another_size_too(free):
     about = free.bundle.find("onnx").about
     assert about["input"]["shape"] == ["batch", "height", "width", 3]
-    assert about["verified_size"] == free.elsewhere.to_dict()
-    assert (free.elsewhere.height, free.elsewhere.width, free.elsewhere.images) == (96, 120, 2)
-    assert free.elsewhere.agreement >= 0.999
-    assert free.elsewhere.passed
+    assert [*free.elsewhere] == ["model.onnx"]
+    other = free.elsewhere["model.onnx"]
+    assert about["verified_size"] == other.to_dict()
+    assert (other.height, other.width, other.images) == (96, 120, 2)
+    assert other.agreement >= 0.999
+    assert other.passed
     assert all(p.passed for p in free.parity)
     session = ort.InferenceSession(free.bundle.path / "model.onnx", providers=["CPUExecutionProvider"])
     assert session.run(None, {"image": np.zeros((2, 70, 130, 3), np.uint8)})[0].shape == (2, 70, 130)
@@ -229,11 +233,69 @@ def test_graph_that_is_right_at_the_models_size_alone_fails(free, tiny_run, tiny
         return {}
 
     monkeypatch.setattr(run, "export_onnx", spoiled)
-    with pytest.raises(GateError, match=r"as torch: at 120x96: 0\.00000% of the pixels agree, fewer than 99\.900%"):
+    with pytest.raises(
+        GateError, match=r"as torch: model\.onnx at 120x96: 0\.00000% of the pixels agree, fewer than 99\.900%"
+    ):
         run.export_run(tiny_run, tmp_path / "bundle", verify_table=tiny_table, dynamic_size=True)
     opened = open_model(tmp_path / "bundle")
     assert all(v["passed"] for v in opened.file.verification)
     assert not opened.find("onnx").about["verified_size"]["passed"]
+
+
+class Brightest(Runner):
+    """The index of the brightest channel."""
+
+    def run(self, image):
+        return image.argmax(-1).astype(np.uint8)
+
+    def describe(self):
+        return {"backend": "numpy", "precision": "fp32"}
+
+
+def brightest(path, height=None):
+    """The same as a graph; right at that `height` alone, where one is given."""
+    node = onnx.helper.make_node
+    nodes = [
+        node("Cast", ["image"], ["x"], to=onnx.TensorProto.FLOAT),
+        node("ArgMax", ["x"], ["i"], axis=3, keepdims=0),
+        node("Shape", ["image"], ["h"], start=1, end=2),
+        node("Sub", ["h", "height" if height else "h"], ["more"]),
+        node("Add", ["i", "more"], ["sum"]),
+        node("Cast", ["sum"], ["mask"], to=onnx.TensorProto.UINT8),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    image = value("image", onnx.TensorProto.UINT8, ["n", "h", "w", 3])
+    mask = value("mask", onnx.TensorProto.UINT8, ["n", "h", "w"])
+    constants = [onnx.numpy_helper.from_array(np.array([height or 0]), "height")]
+    made = onnx.helper.make_graph(nodes, "g", [image], [mask], constants)
+    onnx.save(onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+@pytest.mark.parametrize("spoiled", ["model.onnx", "model.cpu.onnx"])
+def test_each_fp32_graph_is_held_to_its_own_result_at_the_other_size(tmp_path, monkeypatch, spoiled):
+    part = Part(name="none", config={}, distribution="none", version="0")
+    spec = ModelSpec(
+        encoder=part,
+        decoder=part,
+        classes=ClassMap(names=("r", "g", "b"), colors=default_colors(3)),
+        preprocessing=Preprocessing(height=16, width=24, resize="stretch", mean=(0, 0, 0), std=(1, 1, 1)),
+    )
+    picture = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "image.png")
+    Image.fromarray(picture.argmax(-1).astype(np.uint8)).save(tmp_path / "mask.png")
+    targets = {"model.onnx": "", "model.cpu.onnx": "cpu"}
+    for name in targets:
+        brightest(tmp_path / name, 16 if name == spoiled else None)
+    made = Bundle(
+        tmp_path, spec, tuple(bundle.artifact(tmp_path, n, "onnx", "fp32", {}, t) for n, t in targets.items())
+    )
+    monkeypatch.setattr(run, "open_runner", lambda *_: Brightest())
+    samples = [Sample(tmp_path / "image.png", tmp_path / "mask.png")]
+    parity, elsewhere = run._verify(made, samples, Export(), (24, 36), lambda *_: None)
+    assert all(p.passed for p in parity)
+    assert {name: other.passed for name, other in elsewhere.items()} == {n: n != spoiled for n in targets}
+    told = {a.file: run._with_size(a, elsewhere[a.file]).about["verified_size"] for a in made.artifacts}
+    assert told == {name: other.to_dict() for name, other in elsewhere.items()}
 
 
 def test_bundle_of_free_size_predicts_evaluates_and_is_described(free, tiny_bundle, tiny_table, tmp_path):
