@@ -91,14 +91,19 @@ def predict_batches(
     runner: Runner, examples: Iterator[Example], batch_size: int
 ) -> Iterator[tuple[Example, NDArray[np.uint8]]]:
     """Each example with its labels (height, width) at the network's size; the last batch may be smaller."""
+
+    def run() -> NDArray[np.uint8]:
+        # A copy: labels are looked at while the engine runs on, and it may write its next ones to the same buffer.
+        return runner.run(np.stack([e.image for e in batch])).copy()
+
     batch: list[Example] = []
     for example in examples:
         batch.append(example)
         if len(batch) == batch_size:
-            yield from zip(batch, runner.run(np.stack([e.image for e in batch])), strict=True)
+            yield from zip(batch, run(), strict=True)
             batch = []
     if batch:
-        yield from zip(batch, runner.run(np.stack([e.image for e in batch])), strict=True)
+        yield from zip(batch, run(), strict=True)
 
 
 def evaluate(

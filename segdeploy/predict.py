@@ -77,7 +77,10 @@ def predict(
     def labelled() -> Iterator[tuple[_Opened, NDArray[np.uint8], Path] | DataError]:
         with closing(in_order(read, targets)) as opened_files:
             for opened, target in zip(opened_files, targets.values(), strict=True):
-                yield opened if isinstance(opened, DataError) else (opened, runner.run(opened.image)[0], target)
+                if isinstance(opened, DataError):
+                    yield opened
+                else:  # a copy: masks are written while the engine runs on, and it may use its buffer again
+                    yield opened, runner.run(opened.image)[0].copy(), target
 
     def write(found: tuple[_Opened, NDArray[np.uint8], Path] | DataError) -> DataError | None:
         if isinstance(found, DataError):

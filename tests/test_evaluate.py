@@ -1,6 +1,7 @@
 """Evaluation against a loop of its own: Pillow, scikit-learn and the runner, one image at a time."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.metrics import confusion_matrix, jaccard_score
 from segdeploy.bundle import open_model
 from segdeploy.data.table import Sample, read_table
 from segdeploy.errors import DataError
-from segdeploy.evaluate import evaluate, read_examples
+from segdeploy.evaluate import Example, evaluate, predict_batches, read_examples
 from segdeploy.runtime.runner import Runner, open_runner
 
 
@@ -125,6 +126,23 @@ def test_labels_are_shown_in_order_in_the_callers_thread_before_the_engine_runs_
     assert shown == samples
     assert calls == list(range(0, 7, batch_size))
     assert steps == [(i, 7) for i in range(1, 8)]
+
+
+def test_an_engine_may_write_to_its_own_buffer_again():
+    class Reuses(Runner):
+        labels = np.zeros((2, 4, 6), np.uint8)
+
+        def run(self, image):
+            self.labels[: len(image)] = image[..., 0]
+            return self.labels[: len(image)]
+
+        def describe(self):
+            return {}
+
+    pictures = [np.full((4, 6, 3), i, np.uint8) for i in range(5)]
+    examples = (Example(Sample(Path(f"{i}.png")), picture, picture[..., 0]) for i, picture in enumerate(pictures))
+    found = list(predict_batches(Reuses(), examples, 2))  # labels that are looked at when all batches have run
+    assert [np.unique(labels).tolist() for _, labels in found] == [[0], [1], [2], [3], [4]]
 
 
 class Still(Runner):

@@ -150,6 +150,24 @@ def test_each_mask_is_its_own_images(spec, tmp_path):
             np.testing.assert_array_equal(np.asarray(mask), expected)
 
 
+def test_an_engine_may_write_to_its_own_buffer_again(spec, tmp_path):
+    class Reuses(Runner):
+        labels = np.zeros((1, 32, 48), np.uint8)
+
+        def run(self, image):
+            self.labels[:] = image[0, 16, 24, 0]
+            return self.labels
+
+        def describe(self):
+            return {}
+
+    for i in range(24):
+        save(tmp_path / "in" / f"{i:02d}.png", np.full((320, 480, 3), i % 3, np.uint8))
+    result = predict(Reuses(), spec, [tmp_path / "in"], tmp_path / "out")
+    for i, target in enumerate(sorted(result.written.values())):
+        assert np.unique(np.asarray(Image.open(target))).tolist() == [i % 3]
+
+
 class Stops(Brightness):
     """Raises at a call; counts them."""
 
