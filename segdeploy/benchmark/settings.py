@@ -6,8 +6,11 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from segdeploy.config.load import read_run_config
 from segdeploy.config.schema import Benchmark
+from segdeploy.config.yaml12 import dotted
 from segdeploy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,4 +40,10 @@ def benchmark_settings(bundle: Bundle, changes: dict[str, Any]) -> Benchmark:
             if not all(form.fullmatch(word) for word in words):
                 raise ConfigError(f"--{key} {given[key]}: expected {example}")
             given[key] = words if key == "sizes" else [int(word) for word in words]
-    return Benchmark.model_validate_json(json.dumps({**kept, **given}))
+    try:
+        return Benchmark.model_validate_json(json.dumps({**kept, **given}))
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        asked = bool(given.keys() & first["loc"])
+        place = "--" if asked else f"{bundle.path}: benchmark."
+        raise ConfigError(f"{place}{dotted(first['loc'])}: {first['msg']}, got {first['input']}") from e

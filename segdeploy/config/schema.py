@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, Posi
 
 from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Values, default_colors
 from segdeploy.config.augmentation import Augmentations
-from segdeploy.config.bounds import Fraction, NonNegative, Policy, Side
+from segdeploy.config.bounds import Counts, Fraction, NonNegative, Policy, Side
 from segdeploy.config.export import Export
 from segdeploy.config.gates import parse_gate
 from segdeploy.config.preprocessing import Preprocessing
@@ -240,8 +240,9 @@ class Benchmark(Frozen):
 
     batches: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4)
     """Batch sizes."""
-    threads: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
-    """CPU threads; each count is measured for itself. null: the cores this process may use."""
+    threads: Counts | None = None
+    """CPU threads; each count is measured for itself, and one may stand without a list. null: the cores this process
+    may use."""
     sizes: tuple[Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")], ...] = ()
     """Sizes of the images, WIDTHxHEIGHT in pixels, for models that leave theirs free; empty: the model's own."""
     rounds: PositiveInt = 30

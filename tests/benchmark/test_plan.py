@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from segdeploy.benchmark.plan import Group, plan_entries, plan_groups
@@ -73,3 +75,22 @@ def test_settings_come_from_bundle_and_command_line(tiny_bundle):
     for key, word in (("batches", "1,x"), ("batches", "0"), ("threads", ""), ("sizes", "480"), ("sizes", "0x1")):
         with pytest.raises(ConfigError, match=f"--{key} {word}: expected"):
             benchmark_settings(bundle, {key: word})
+
+
+def test_one_thread_count_without_a_list_is_what_older_bundles_hold(tmp_path):
+    def bundle(**kept):
+        return SimpleNamespace(path=tmp_path, file=SimpleNamespace(benchmark=kept))
+
+    assert benchmark_settings(bundle(threads=2, batches=[1, 8]), {}) == Benchmark(batches=(1, 8), threads=(2,))
+    assert benchmark_settings(bundle(threads=None), {}).threads is None
+    assert benchmark_settings(bundle(threads=[1, 2]), {}).threads == (1, 2)
+    for wrong, words in (
+        ({"threads": 0}, r"threads\[0\]: .* got 0"),
+        ({"threads": True}, "threads: "),
+        ({"x": 1}, "x: "),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{tmp_path}: benchmark\.{words}") as caught:
+            benchmark_settings(bundle(**wrong), {})
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^--rounds: .* got 0"):
+        benchmark_settings(bundle(), {"rounds": 0})

@@ -269,3 +269,10 @@ def test_every_class_has_a_value_or_none_has():
     found = mistakes(changed(("[sky, road, car]", "[{name: sky, value: 7}, road, car]")))
     assert len(found) == 1
     assert "class 'sky' has a `value` and class 'road' has none" in found[0]
+
+
+def test_one_thread_count_of_the_benchmark_needs_no_list():
+    given = {text: parse_config(f"{BASE}benchmark: {{threads: {text}}}").benchmark.threads for text in ("2", "[1, 2]")}
+    assert given == {"2": (2,), "[1, 2]": (1, 2)}
+    with pytest.raises(ConfigError, match="threads"):
+        parse_config(f"{BASE}benchmark: {{threads: true}}")
