@@ -12,7 +12,7 @@ from segdeploy import bundle
 from segdeploy.data.natural import natural_images
 from segdeploy.errors import DataError
 from segdeploy.export.calibration import calibration_images, training_samples
-from segdeploy.export.cpu import for_cpu
+from segdeploy.export.cpu import proven_for_cpu
 from segdeploy.export.decisions import decisions_json
 from segdeploy.export.lint import check_graph
 from segdeploy.export.precision import to_fp16
@@ -76,13 +76,14 @@ def write_graphs(
 ) -> list[Artifact]:
     """Write what `settings.precisions` asks for beside `model.onnx` in `folder`; `about` is what is said of that.
 
-    Where a CPU computes the same with fewer products, there is a `model.cpu.onnx` too, see `cpu.for_cpu`.
+    Where a CPU computes the same with fewer products, there is a `model.cpu.onnx` too, see `cpu.proven_for_cpu`.
     Every graph that TensorRT may get is held against the lint; `engine_for` says for whom, see `lint.check_graph`.
     """
     made: list[Artifact] = []
     model = onnx.load(folder / ONNX_FILE)
     check_graph(model, "fp32", engine_for)
-    if (light := for_cpu(model)) is not None:
+    size = spec.preprocessing.height, spec.preprocessing.width
+    if (light := proven_for_cpu(model, size, settings.limits("fp32").min_agreement)) is not None:
         made.append(_write(light, folder, CPU_FILE, "fp32", "cpu", about))
     about = about | {"calibration_images": len(images)}
     keep_fp32 = registry.decoder(spec.decoder.name).keep_fp32

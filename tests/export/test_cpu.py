@@ -1,5 +1,8 @@
 """The graph for CPUs gives what the plain one gives, as onnxruntime computes both, and only touches what it knows."""
 
+import logging
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -10,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from segdeploy.bundle import Bundle, artifact
 from segdeploy.config import parse_config
 from segdeploy.config.export import Export
-from segdeploy.export.cpu import for_cpu
+from segdeploy.export import cpu
+from segdeploy.export.cpu import for_cpu, proven_for_cpu
 from segdeploy.export.cpu_doubled import WORTH
 from segdeploy.export.graphs import ONNX_FILE, write_graphs
 from segdeploy.export.onnx_graph import export_onnx
@@ -161,3 +165,81 @@ output_features: [{{name: mask, type: image, preprocessing: {{num_classes: 4}}, 
     light, plain = (ort.InferenceSession(tmp_path / name).run(None, {"image": image})[0] for name in files)
     assert len(np.unique(plain)) > 1
     assert (light == plain).mean() > 0.9999
+
+
+@pytest.fixture(scope="module")
+def segmenting():
+    """image -> mask, with a step of a U-Net between."""
+    nodes = [
+        node("Cast", ["image"], "x", to=TensorProto.FLOAT),
+        node("Transpose", ["x"], "t", perm=[0, 3, 1, 2]),
+        node("AveragePool", ["t"], "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["p", "v"], "q", kernel_shape=[1, 1]),
+        node("Resize", ["q", "", "scales"], "u", **NEAREST),
+        node("Conv", ["u", "w"], "y", kernel_shape=[3, 3], pads=[1] * 4),
+        node("ArgMax", ["y"], "i", axis=1, keepdims=0),
+        node("Cast", ["i"], "mask", to=TensorProto.UINT8),
+    ]
+    weights = {"v": kernel(WORTH, 3, 1, 1), "w": kernel(6, WORTH, 3, 3), "scales": [1, 1, 2, 2]}
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 16, 24, 3])
+    mask = helper.make_tensor_value_info("mask", TensorProto.UINT8, ["batch", 16, 24])
+    constants = [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in weights.items()]
+    graph = helper.make_graph(nodes, "g", [image], [mask], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+def stumbles(patch):
+    raise KeyError("axis")
+
+
+def makes_no_graph(patch):
+    patch.graph.node.remove(patch.producer("u"))
+    return 1
+
+
+def makes_other_shapes(patch):
+    patch.producer("t").attribute[0].ints[:] = [0, 1, 2, 3]
+    return 1
+
+
+def makes_other_labels(patch):
+    patch.constants["w"].CopyFrom(numpy_helper.from_array(-patch.value("w"), "w"))
+    return 1
+
+
+def makes_what_onnxruntime_refuses(patch):
+    patch.producer("i").domain = "some.one"
+    patch.model.opset_import.append(helper.make_opsetid("some.one", 1))
+    return 1
+
+
+def test_a_graph_for_cpus_is_proven(segmenting, caplog):
+    made = proven_for_cpu(segmenting, (16, 24), 0.999)
+    assert made == for_cpu(segmenting) is not None
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        (stumbles, "KeyError: 'axis'"),
+        (makes_no_graph, "ValidationError: "),
+        (makes_other_shapes, "InferenceError: "),
+        (makes_what_onnxruntime_refuses, "ExportError: onnxruntime cannot load the graph"),
+        (makes_other_labels, "% of the pixels agree, fewer than 99.900%"),
+    ],
+)
+def test_what_goes_wrong_with_the_graph_for_cpus_costs_that_alone(segmenting, monkeypatch, caplog, rule, reason):
+    monkeypatch.setattr(cpu, "RULES", (rule,))
+    with caplog.at_level(logging.WARNING):
+        assert proven_for_cpu(segmenting, (16, 24), 0.999) is None
+    (said,) = caplog.messages
+    assert said.startswith("no graph for CPUs (model.cpu.onnx) is written")
+    assert reason in said
+
+
+def test_without_onnxruntime_there_is_no_graph_for_cpus(segmenting, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert proven_for_cpu(segmenting, (16, 24), 0.999) is None
+    assert "onnxruntime not installed" in caplog.text
