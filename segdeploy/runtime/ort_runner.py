@@ -18,7 +18,7 @@ from segdeploy.runtime.ort_providers import (
     check_assignment,
     provider,
 )
-from segdeploy.runtime.runner import Runner, RunnerOptions
+from segdeploy.runtime.runner import Runner, RunnerOptions, warn_of_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +170,9 @@ def _open_on(name: str, bundle: Bundle, options: RunnerOptions) -> OrtRunner:
             f"{bundle.path}: holds no ONNX file of precision {options.precision} for {name}; run segdeploy export first"
         )
     size = (bundle.spec.preprocessing.height, bundle.spec.preprocessing.width)
-    return OrtRunner(bundle.path / graph.file, provider(name, graph, size), options)
+    runner = OrtRunner(bundle.path / graph.file, provider(name, graph, size), options)
+    warn_of_failure(bundle, graph)
+    return runner
 
 
 @hookimpl

@@ -94,7 +94,9 @@ def open_runner(bundle: Bundle, backend: str | None = None, options: RunnerOptio
     if not ready.ok:
         raise MissingPartError(f"backend {backend}: {ready.reason}")
     options = replace(options, precision=_settle(bundle, plugin, options.precision))
-    _warn_of_failure(bundle, plugin, options)
+    if backend != "onnxruntime":  # which tells of the graph itself, once it knows whether a CPU or a GPU runs it
+        target = "cpu" if options.device in ("auto", "cpu") else "tensorrt"
+        warn_of_failure(bundle, bundle.find(plugin.artifact, options.precision, target))
     return plugin.open(bundle, options)
 
 
@@ -104,10 +106,8 @@ def _settle(bundle: Bundle, plugin: BackendPlugin, asked: str) -> str:
     return asked if asked != "auto" else "fp32" if "fp32" in held or not held else held[0]
 
 
-def _warn_of_failure(bundle: Bundle, plugin: BackendPlugin, options: RunnerOptions) -> None:
+def warn_of_failure(bundle: Bundle, file: Artifact | None) -> None:
     """Whoever runs a file that failed its verification is told so."""
-    target = "cpu" if options.device in ("auto", "cpu") else "tensorrt"
-    file = bundle.find(plugin.artifact, options.precision, target)
     if file is not None and (reason := failure(bundle, file)) is not None:
         log.warning("%s: it failed its verification: %s", bundle.path / file.file, reason)
 

@@ -1,6 +1,7 @@
 """ONNX Runtime's providers: chosen, set up, and held to their work."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -165,3 +166,28 @@ def test_large_batches_go_to_tensorrt_in_parts(tmp_path, image, monkeypatch):
         )
         assert (runner.run(image) == image.argmax(-1)).all()
     assert sizes == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("device", "present", "told"),
+    [
+        ("auto", [CUDA, CPU], ["model.onnx"]),
+        ("cuda", [CUDA, CPU], ["model.onnx"]),
+        ("auto", [CPU], []),
+        ("cpu", [CUDA, CPU], []),
+    ],
+)
+def test_the_graph_that_runs_is_the_one_that_is_warned_of(tmp_path, monkeypatch, caplog, device, present, told):
+    """Of a bundle whose plain graph failed its verification, and whose graph for CPUs did not."""
+    import onnxruntime as ort
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: present)
+    monkeypatch.setattr("segdeploy.runtime.ort_runner.OrtRunner", lambda path, provider, options: path.name)
+    files = {"model.onnx": "", "model.cpu.onnx": "cpu"}
+    held = [artifact(graph(tmp_path / name).parent, name, "onnx", "fp32", target=t) for name, t in files.items()]
+    records = [{"precision": "fp32", "target": t, "passed": t == "cpu", "reasons": ["worse"]} for t in files.values()]
+    spec = SimpleNamespace(preprocessing=SimpleNamespace(height=8, width=6))
+    bundle = Bundle(tmp_path, spec, tuple(held), SimpleNamespace(verification=records))
+    opened = open_runner(bundle, "onnxruntime", RunnerOptions(device=device))
+    assert opened == (told or ["model.cpu.onnx"])[0]
+    assert caplog.messages == [f"{tmp_path / name}: it failed its verification: worse" for name in told]
