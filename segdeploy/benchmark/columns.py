@@ -117,6 +117,7 @@ _SPEED: tuple[_Column, ...] = (
     ("engine", "Engine alone p50, ms", _of_row("engine.p50", figure)),
     ("outside", "Outside the engine, %", _outside),
     ("file", "File to file p50, ms", _of_row("file_to_file.p50", figure)),
+    ("timed", "Same, %", _of_row("agreement", share)),
     ("rate", "Images/s", _of_row("images_per_second", figure)),
     _SPEEDUP,
 )

@@ -133,7 +133,7 @@ def _control(new: BenchmarkResult, old: BenchmarkResult, pair: _Pair) -> _Pair |
         if _ran(r) and row_key(r) in before and row_key(r)[3:] == row_key(pair.new)[3:]
     ]
     able = [p for p in able if not _doubts(p)]
-    return min(able, key=lambda p: (p.old.variant == "compile", p.old.name != pair.old.baseline), default=None)
+    return min(able, key=lambda p: (p.old.variant.startswith("compile"), p.old.name != pair.old.baseline), default=None)
 
 
 def _change(metric: str, old: BenchmarkResult, new: BenchmarkResult, pair: _Pair, *, comparable: bool = True) -> Change:

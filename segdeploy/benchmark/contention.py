@@ -16,7 +16,8 @@ from pathlib import Path
 QUEUED_SHARE = 0.05
 """Of a turn's time: more in the run queue, through the fault of others, disturbs it."""
 OTHERS_SHARE = 0.1
-"""Of the cores' time: more work of others disturbs a turn, even beside it: caches, memory and clock are shared."""
+"""Of the time of the cores that matter, the row's own and one more: more work of others disturbs a turn, even beside
+it: caches, memory and clock are shared. A share of all cores would let a machine of 64 hide six busy ones."""
 SWITCHES_PER_SECOND = 200
 """Only where nothing better is known: an idle machine has a few, a shared core one for each slice of its scheduler."""
 _STAT_ERROR = 0.03
@@ -49,16 +50,22 @@ def usage() -> Usage:
     )
 
 
-def disturbance(before: Usage, after: Usage, cores: int | None = None) -> str | None:
-    """What others took between two readings, in words; None where it was little."""
+def disturbance(before: Usage, after: Usage, threads: int, cores: int | None = None) -> str | None:
+    """What others took between two readings, in words; None where it was little.
+
+    Args:
+        before, after: the readings.
+        threads: of the row that was measured.
+        cores: that this process may use; None: as the system says.
+    """
     wall = max(after.wall - before.wall, 1e-9)
-    cores = cores or len(_cores())
+    matter = min(cores or len(_cores()), threads + 1)
     others = None
     if before.busy is not None and after.busy is not None:
         others = max(0.0, after.busy - before.busy - (after.own - before.own))
-        share = (others - _STAT_ERROR) / (wall * cores)
+        share = (others - _STAT_ERROR) / (wall * matter)
         if share > OTHERS_SHARE:
-            return f"other work had {share:.0%} of the cores"
+            return f"other work had {share:.0%} of {matter} core{'s' * (matter > 1)}"
     if before.queued is not None and after.queued is not None:
         queued = max(0.0, after.queued - before.queued)
         if others is not None:  # threads of one process that stand in each other's way are its own affair

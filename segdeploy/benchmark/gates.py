@@ -9,7 +9,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from segdeploy.benchmark.numbers import change_of, number_of, row_label, row_name
+from segdeploy.benchmark.numbers import at_scored_size, change_of, number_of, row_label, row_name
 from segdeploy.benchmark.outcome import GateCheck
 from segdeploy.benchmark.plan import plan_groups
 from segdeploy.config.explain import suggest
@@ -67,7 +67,7 @@ def check_selectors(gates: Iterable[Gate], known: Mapping[str, Collection[str]],
 def hold(gates: Iterable[Gate], result: BenchmarkResult) -> tuple[GateCheck, ...]:
     """Every gate against every row that it selects, in the order of gates and rows.
 
-    Scores do not depend on batch, threads and size, so they are held once for the rows of a name.
+    Scores are taken once, at batch 1 and the model's own size, so they are held once for the rows of a name.
     """
     checks: list[GateCheck] = []
     for gate in gates:
@@ -116,6 +116,12 @@ def _missing(gate: Gate, row: Row, result: BenchmarkResult) -> str:
     """Why the row has no such number."""
     if row.status == "failed":
         return f"the row failed: {row.reason or 'no reason on record'}"
+    if gate.metric.is_score and not at_scored_size(result, row):
+        model = result.spec.preprocessing
+        return (
+            f"the score was taken at {model.width}x{model.height} only; "
+            f"[height={model.height},width={model.width}] selects rows of that size"
+        )
     if gate.metric.source.startswith("change."):
         change = change_of(result, row)
         if change is None:

@@ -30,6 +30,8 @@ TURN_SECONDS = 0.1
 TURN_CALLS = 2
 FILE_ROUNDS = 10
 """At most, for times from file to file."""
+_ON_EITHER = ("torch", "onnxruntime")
+"""Backends that run on a GPU where there is one, unless they are told not to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,13 @@ class Job:
     """Image files."""
     folder: Path
     """For what lasts only as long as the benchmark."""
+    has_gpu: bool = False
+    """Whether the machine has one, which device "auto" then means."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether rows are meant for a GPU."""
+        return self.device.startswith("cuda") or (self.device == "auto" and self.has_gpu)
 
     @property
     def model(self) -> Path:
@@ -74,6 +83,8 @@ class Measured:
     entry: Entry
     group: Group
     reason: str | None = None
+    on_gpu: bool = False
+    """Whether it is meant for a GPU."""
     worker: WorkerProcess | None = None
     runner: dict[str, Any] = field(default_factory=dict)
     load_seconds: float | None = None
@@ -85,6 +96,9 @@ class Measured:
     files: list[list[float]] = field(default_factory=list)
     repeated: int = 0
     disturbed: int = 0
+    file_disturbed: int | None = None
+    agreement: float | None = None
+    notes: list[str] = field(default_factory=list)
     cold_seconds: float | None = None
     peak_memory_mib: float | None = None
     device_memory_mib: float | None = None
@@ -124,7 +138,7 @@ def measure(
         progress: called with (what, done, total).
     """
     settings = job.settings
-    rows = [Measured(e, group, e.reason or refusal(job.bundle, e, group)) for e in entries]
+    rows = [Measured(e, group, e.reason or refusal(job.bundle, e, group), job.on_gpu) for e in entries]
     with ExitStack() as stack:
         for number, row in enumerate(rows):
             progress(f"{group}: opening and warming up", number, len(rows))
@@ -135,12 +149,15 @@ def measure(
         if whole:
             rounds = min(settings.rounds, FILE_ROUNDS)
             said = f"{group}: from file to file"
-            take_turns(rows, "file", rounds, 0, lambda n, of: progress(said, n, of), folder=str(job.folder / "masks"))
+            _, in_files = take_turns(
+                rows, "file", rounds, 0, lambda n, of: progress(said, n, of), folder=str(job.folder / "masks")
+            )
         for row in rows:
             row.repeated, row.disturbed = repeated, disturbed
+            row.file_disturbed = in_files if whole else None
             if (state := row.ask("state")) is not None:
                 row.peak_memory_mib = state["peak_memory_mib"]
-                _check_provider(row, state["runner"], job.device)
+                _check_provider(row, state["runner"], job)
             row.worker = None
     if whole:
         _start_cold(rows, job, progress)
@@ -194,19 +211,51 @@ def _open(row: Measured, job: Job, images: Path, stack: ExitStack) -> None:
     if (opened := row.ask("open", **job.opening(row.entry, row.group))) is None:
         return
     row.load_seconds, row.runner = opened["load_seconds"], opened["runner"]
-    _check_provider(row, opened["runner"], job.device)
-    if (first := row.ask("first", images=str(images), batch=row.group.batch, files=job.files)) is not None:
-        row.first_call_seconds = first["seconds"]
+    _check_provider(row, opened["runner"], job)
+    _first(row, job, images)
     if (warm := row.ask("warm", calls=settings.warmup, patience=settings.warmup_seconds)) is not None:
         row.warmup_calls, row.steady = warm["calls"], warm["steady"] if settings.warmup_seconds else None
     if held is not None and (now := used_memory()) is not None and not _on_cpu(row.runner):
         row.device_memory_mib = max(0.0, now - held)
 
 
-def _check_provider(row: Measured, runner: dict[str, Any], device: str) -> None:
+def _first(row: Measured, job: Job, images: Path) -> None:
+    """The first call, and how far the labels of the timed inputs are those of torch's first row, which comes first."""
+    reference, own = images.with_suffix(".torch"), images.with_suffix(".own")
+    asked: dict[str, str] = {}
+    if reference.exists():
+        asked = {"reference": str(reference)}
+    elif row.entry.backend == "torch":
+        own.mkdir(exist_ok=True)
+        asked = {"keep": str(own)}
+    told = row.ask("first", images=str(images), batch=row.group.batch, files=job.files, **asked)
+    if told is None:
+        return
+    row.first_call_seconds, row.agreement = told["seconds"], told["agreement"]
+    if "keep" in asked:
+        own.rename(reference)
+        row.agreement = 1.0
+
+
+def _check_provider(row: Measured, runner: dict[str, Any], job: Job) -> None:
     """A row that was to run on a GPU and does not has failed, whatever its labels."""
-    if device.startswith("cuda") and _on_cpu(runner) and row.reason is None:
-        row.reason = f"it fell back to {runner.get('provider')}, although device {device} was asked for"
+    asked, provider = job.device.startswith("cuda"), runner.get("provider")
+    if row.reason is not None or job.device == "cpu":
+        return
+    if why := runner.get("fell_back"):
+        row.reason = f"it fell back to {provider}: {why}"
+    elif asked and provider is None:
+        row.reason = f"it does not tell what it runs on, although device {job.device} was asked for"
+    elif asked and _on_cpu(runner):
+        row.reason = f"it fell back to {provider}, although device {job.device} was asked for"
+    elif row.on_gpu and row.entry.backend in _ON_EITHER and _on_cpu(runner):
+        row.reason = f"it fell back to {provider}, although there is a GPU; --device cpu measures the CPU"
+
+
+def differs(timed: dict[str, Any], other: dict[str, Any]) -> str | None:
+    """In words, where two processes of a row run on different things; None where they do not."""
+    told = [tuple(str(runner.get(key)) for key in ("provider", "precision")) for runner in (other, timed)]
+    return None if told[0] == told[1] else f"it ran on {' in '.join(told[0])}, and was timed on {' in '.join(told[1])}"
 
 
 def _on_cpu(runner: dict[str, Any]) -> bool:
@@ -216,18 +265,28 @@ def _on_cpu(runner: dict[str, Any]) -> bool:
 def _start_cold(rows: list[Measured], job: Job, progress: Callable[[str, int, int], None]) -> None:
     """From the start of a new process to a mask file, the best of a few; a compilation is waited for once only."""
     starts = job.settings.cold_starts
+    elsewhere: set[str] = set()
     for number in range(starts):
         progress("cold starts", number, starts)
         for row in rows:
-            if row.reason is not None or (number and row.entry.variant.startswith("compile")):
+            if (
+                row.reason is not None
+                or row.entry.name in elsewhere
+                or (number and row.entry.variant.startswith("compile"))
+            ):
                 continue
             began = time.perf_counter()
             try:
                 with job.start(row.entry, row.group.threads, f"cold {row.group}") as worker:
-                    worker.ask("open", **job.opening(row.entry, row.group))
+                    opened = worker.ask("open", **job.opening(row.entry, row.group))
                     worker.ask("mask", image=job.files[0], folder=str(job.folder / "masks"))
                     taken = time.perf_counter() - began
             except RowError as e:
                 row.reason = f"in a cold process: {e}"
+                continue
+            if why := differs(row.runner, opened["runner"]):
+                row.notes.append(f"{row.entry.name} has no cold start, as {why}")
+                row.cold_seconds = None
+                elsewhere.add(row.entry.name)
                 continue
             row.cold_seconds = min(taken, row.cold_seconds or taken)

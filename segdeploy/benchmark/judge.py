@@ -11,6 +11,7 @@ from segdeploy.benchmark.compare import compare
 from segdeploy.benchmark.gates import hold, raise_broken
 from segdeploy.benchmark.junit import to_junit
 from segdeploy.benchmark.summary import to_summary
+from segdeploy.errors import GateError
 from segdeploy.files import write_text
 
 if TYPE_CHECKING:
@@ -40,13 +41,15 @@ class Judge:
         """Write what a CI reads of a judged result.
 
         Raises:
-            GateError: a gate was not kept; everything has been written then.
+            GateError: a gate was not kept, or every row failed; everything has been written then.
         """
         if self.junit is not None:
             write_text(self.junit, to_junit(result))
         if self.summary is not None:
             write_summary(self.summary, to_summary(result))
         raise_broken(result.gates)
+        if not any(row.status == "ok" for row in result.rows):
+            raise GateError("no row could be measured: every row failed, for the reasons in the report")
 
 
 def write_summary(path: Path, text: str) -> None:

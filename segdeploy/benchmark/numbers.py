@@ -33,8 +33,16 @@ def row_label(row: Row | RowChange) -> str:
     return f"{row_name(row)}, batch {row.batch}, {threads}, {row.width}x{row.height}"
 
 
+def at_scored_size(result: BenchmarkResult, row: Row) -> bool:
+    """Whether the row's images have the model's own size, the only one at which scores are taken."""
+    model = result.spec.preprocessing
+    return (row.height, row.width) == (model.height, model.width)
+
+
 def accuracy_of(result: BenchmarkResult, row: Row) -> Accuracy | None:
-    """The scores of the row's own backend, variant and precision; those of a sister say nothing."""
+    """The scores of the row's own backend, variant, precision and size; those of a sister say nothing."""
+    if not at_scored_size(result, row):
+        return None
     return next((a for a in result.accuracy if (a.name, a.precision) == (row.name, row.precision)), None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from segdeploy.benchmark.formats import TIMES, plural
+from segdeploy.benchmark.numbers import at_scored_size
 from segdeploy.config.export import Export
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def scored(result: BenchmarkResult) -> list[tuple[int, Accuracy]]:
 
 
 def accuracy_of(result: BenchmarkResult, row: Row) -> tuple[int, Accuracy] | None:
-    """The score of what a row runs, and its place in report.json; that of a sister says nothing."""
+    """The score of what a row runs, and its place in report.json; that of a sister or another size says nothing."""
+    if not at_scored_size(result, row):
+        return None
     same = ((i, a) for i, a in enumerate(result.accuracy) if (a.name, a.precision) == (row.name, row.precision))
     return next(same, None)
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+_POLL = 0.5
+"""Seconds between looks at a silent worker: its end shows on the pipe only when no child of its own holds it open."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -47,11 +49,13 @@ class WorkerProcess:
         self.timeout = timeout
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "segdeploy.benchmark.worker"],
+            # -P: nothing is imported from the folder that the user happens to be in.
+            [sys.executable, "-P", "-m", "segdeploy.benchmark.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=env,
+            start_new_session=True,  # its children, such as a compiler, end with it
         )
         self._pending = b""
 
@@ -74,9 +78,13 @@ class WorkerProcess:
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._pending:
-                if not selector.select(max(0.0, ends - time.monotonic())):
-                    self._process.kill()
-                    raise RowError(f"no answer to {do!r} within {timeout:.0f} s; stopped")
+                if not selector.select(max(0.0, min(_POLL, ends - time.monotonic()))):
+                    if self._process.poll() is not None:
+                        raise RowError(self._died())
+                    if time.monotonic() >= ends:
+                        self._kill()
+                        raise RowError(f"no answer to {do!r} within {timeout:.0f} s; stopped")
+                    continue
                 piece = os.read(self._process.stdout.fileno(), 1 << 16)
                 if not piece:
                     raise RowError(self._died())
@@ -84,8 +92,17 @@ class WorkerProcess:
         line, _, self._pending = self._pending.partition(b"\n")
         return line
 
+    def _kill(self) -> None:
+        """End the process, and what it has started."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        else:
+            self._process.kill()
+
     def _died(self) -> str:
         code = self._process.wait()
+        self._kill()
         self._errors.seek(0)
         said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
@@ -102,9 +119,10 @@ class WorkerProcess:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
-            self._process.wait(timeout=10)
+            # Ctrl-C does not reach a session of its own.
+            self._process.wait(timeout=0 if kind is not None and not issubclass(kind, Exception) else 10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill()
             self._process.wait()
         self._process.stdout.close()
         self._errors.close()

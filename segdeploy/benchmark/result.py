@@ -68,6 +68,10 @@ class Row(Frozen):
     """Rounds that were thrown away and measured again, because other work had taken the cores."""
     disturbed: int | None = None
     """Rounds that count although other work had taken the cores, because patience ended."""
+    file_disturbed: int | None = None
+    """The same of the rounds from file to file."""
+    agreement: float | None = None
+    """Share of the timed inputs' pixels with the class of the group's torch row: at this batch and size."""
     baseline: str | None = None
     """Name of the row that `speedup` is quoted against: the fastest torch row of the same batch, threads and size."""
     speedup: float | None = None
@@ -75,6 +79,8 @@ class Row(Frozen):
     speedup_low: float | None = None
     speedup_high: float | None = None
     """95 % bootstrap interval of `speedup`."""
+    speedup_of_fastest: float | None = None
+    """The same of both rows' fastest calls, a second estimate: where the two differ much, neither is to be believed."""
     artifact: str | None = None
     """File that it runs."""
     artifact_bytes: int | None = None

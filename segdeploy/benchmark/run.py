@@ -13,7 +13,7 @@ import numpy as np
 from segdeploy.benchmark.group import Job, Measured, measure
 from segdeploy.benchmark.labels import at_size
 from segdeploy.benchmark.pictures import make_pictures
-from segdeploy.benchmark.plan import Group, plan_entries, plan_groups
+from segdeploy.benchmark.plan import Entry, Group, plan_entries, plan_groups
 from segdeploy.benchmark.result import BenchmarkResult
 from segdeploy.benchmark.rows import make_rows
 from segdeploy.benchmark.scoring import WORST, make_accuracy, score_all
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 POOL = 8
-"""Images, at least, over which the timed inputs rotate."""
+"""Batches over which the timed inputs rotate."""
+POOL_BYTES = 256 * 2**20
+"""Of memory for them, at most; a single batch may be larger."""
 
 
 def run_benchmark(
@@ -83,26 +85,31 @@ def run_benchmark(
     entries = plan_entries(bundle, backends, machine, device, compile, notes)
     if not entries:
         raise ModelError(f"{bundle.path}: no backend has a file in it to run")
-    with tempfile.TemporaryDirectory(prefix="segdeploy-") as folder:
-        job = Job(bundle, settings, device, [str(s.image) for s in samples[:POOL]], Path(folder))
+    with tempfile.TemporaryDirectory(prefix="segdeploy-", ignore_cleanup_errors=True) as folder:
+        files = [str(s.image) for s in samples[:POOL]]
+        job = Job(bundle, settings, device, files, Path(folder), bool(machine["gpus"]))
         measured: list[list[Measured]] = []
         for group in groups:
-            images = _save_pool(samples, bundle, group, job.folder)
+            images = _save_pool(samples, bundle, group, job.folder, notes)
             # What does not depend on the batch is measured beside the smallest.
             whole = group.batch == min(settings.batches)
             measured.append(measure(job, group, entries, images, whole=whole, progress=progress))
         # An entry that ran nowhere has no row to be believed or not.
-        ran = {m.entry for items in measured for m in items if m.reason is None}
-        able = [e for e in entries if e in ran]
+        ran: dict[Entry, dict[str, object]] = {}
+        for item in (m for items in measured for m in items if m.reason is None):
+            ran.setdefault(item.entry, item.runner)
+        able = {e: ran[e] for e in entries if e in ran}
         scored, unscored = score_all(job, able, groups[0], table, len(samples), at, progress)
-        rows = [row for items in measured for row in make_rows(items, bundle, unscored)]
         accuracy = make_accuracy(scored, samples, bundle.spec, WORST if pictures else 0)
+        agreements = {a.name: a.label_agreement for a in accuracy}
+        rows = [row for items in measured for row in make_rows(items, bundle, unscored, agreements)]
         examples = scored[-1] if scored else None  # what ships: torch comes first
         shown = (
             make_pictures(samples, bundle.spec, examples.labels, examples.told["image_iou"], pictures)
             if examples
             else []
         )
+    notes += [note for items in measured for m in items for note in m.notes]
     notes += _notes(rows, machine, len(samples))
     return BenchmarkResult(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -128,13 +135,20 @@ def run_benchmark(
     )
 
 
-def _save_pool(samples: Sequence[Sample], bundle: Bundle, group: Group, folder: Path) -> Path:
-    """Images at the group's size, `POOL` or more and a multiple of the batch; a small table is gone through again."""
+def _save_pool(samples: Sequence[Sample], bundle: Bundle, group: Group, folder: Path, notes: list[str]) -> Path:
+    """`POOL` batches of images at the group's size, one after the other, fewer where they would take too much memory.
+
+    Batches begin at different images, so that those of a small table differ, too.
+    """
     preprocessing = at_size(bundle, group.height, group.width).spec.preprocessing
-    count = -(-POOL // group.batch) * group.batch
-    first = [resize_image(read_image(s.image), preprocessing) for s in samples[:count]]
+    batches = max(1, min(POOL, POOL_BYTES // (group.batch * group.height * group.width * 3)))
+    if batches < POOL:
+        notes.append(f"the timed inputs of {group} are {batches} batches, all that fit in memory; {POOL} are usual")
+    first = [resize_image(read_image(s.image), preprocessing) for s in samples[: batches * group.batch]]
+    starts = [number * len(first) // batches for number in range(batches)]
+    chosen = [first[(start + i) % len(first)] for start in starts for i in range(group.batch)]
     path = folder / f"images-{group.batch}-{group.width}x{group.height}.npy"
-    np.save(path, np.stack([first[i % len(first)] for i in range(count)]))
+    np.save(path, np.stack(chosen))
     return path
 
 
@@ -166,8 +180,8 @@ def _owners(measured: Sequence[Measured]) -> dict[str, str]:
 
 
 def _title(bundle: Bundle) -> str:
-    """The folder's name, and what is in it."""
+    """The name of the folder or of the lone graph, and what is in it."""
     encoder = bundle.spec.encoder
-    return (
-        f"{bundle.path.resolve().name}: {bundle.spec.decoder.name} on {encoder.config.get('model_name', encoder.name)}"
-    )
+    alone = bundle.file is None and bundle.artifacts[0].kind == "onnx"
+    name = Path(bundle.artifacts[0].file).stem if alone else bundle.path.resolve().name
+    return f"{name}: {bundle.spec.decoder.name} on {encoder.config.get('model_name', encoder.name)}"

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segdeploy.benchmark.group import differs
 from segdeploy.benchmark.pictures import worst_pictures
 from segdeploy.benchmark.process import RowError
 from segdeploy.benchmark.result import Accuracy, ClassScore
 from segdeploy.metrics import Scores, mean_drop, none_if_nan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class Scored:
 
 def score_all(
     job: Job,
-    entries: Sequence[Entry],
+    entries: Mapping[Entry, dict[str, Any]],
     group: Group,
     table: Path,
     images: int,
@@ -54,6 +55,9 @@ def score_all(
     progress: Callable[[str, int, int], None],
 ) -> tuple[list[Scored], dict[str, str]]:
     """Score entries, each in a process of its own, at the model's own size.
+
+    `entries` come with what the runners of their timed rows told: a process that runs on something else than they did
+    says nothing of them.
 
     Torch comes first among `entries`; the labels of its first row that can be scored are those that others are
     compared with.
@@ -71,6 +75,9 @@ def score_all(
         try:
             with job.start(entry, group.threads, str(group)) as worker:
                 opened = worker.ask("open", **(job.opening(entry, group) | {"size": None}))
+                if why := differs(entries[entry], opened["runner"]):
+                    reasons[entry.name] = why
+                    continue
                 told = worker.ask(
                     "score",
                     job.settings.timeout + 5 * images,

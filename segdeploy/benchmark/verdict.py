@@ -6,7 +6,9 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple
 
 from segdeploy.benchmark import outline
-from segdeploy.benchmark.formats import differs, figure, interval, percent, plural, points, share, times
+from segdeploy.benchmark.compare import DISTURBED
+from segdeploy.benchmark.formats import TIMES, differs, figure, interval, percent, plural, points, share, times
+from segdeploy.benchmark.numbers import at_scored_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 FEW_ROUNDS = 5
 """With fewer rounds than this an interval says little."""
+APART = 0.1
+"""More than this between the ratio of the medians and that of the fastest calls, and neither is to be believed."""
 _MANY = 3
 """More settings than this are told as a range."""
 
@@ -42,11 +46,26 @@ def judge(row: Row, rounds: int) -> str:
     """ "faster", "slower" or "equal" than the baseline; "unsure", "unknown" or "failed" where that cannot be said."""
     if row.status == "failed" or row.speedup is None:
         return "failed" if row.status == "failed" else "unknown"
-    if row.speedup_low is None or row.speedup_high is None or (row.rounds or rounds) < FEW_ROUNDS:
+    if row.speedup_low is None or row.speedup_high is None or _doubt(row, rounds):
         return "unsure"
     # By the digits that a reader sees: [1.00, 1.05] is no proof of anything.
     low, high = float(times(row.speedup_low)), float(times(row.speedup_high))
     return "faster" if low > 1 else "slower" if high < 1 else "equal"
+
+
+def _doubt(row: Row, rounds: int) -> str | None:
+    """Why the speed-up is not to be believed, in words. What disturbs a round disturbs it for all rows of a group."""
+    rounds = row.rounds or rounds
+    if row.speedup_low is None:
+        return "there is no interval"
+    if rounds < FEW_ROUNDS:
+        return f"{plural(rounds, 'round')} are too few"
+    if row.disturbed and row.disturbed > DISTURBED * rounds:
+        return f"other work took the cores during {row.disturbed} of {plural(rounds, 'round')}"
+    fastest = row.speedup_of_fastest
+    if row.speedup is not None and fastest is not None and abs(fastest / row.speedup - 1) > APART:
+        return f"{times(fastest)}x by the fastest calls: measure again on a quieter machine"
+    return None
 
 
 _TOLD = {
@@ -71,7 +90,7 @@ def _headline(result: BenchmarkResult) -> str:
     said = [_TOLD[judge(best, result.rounds)].format(**_facts(result, best, base))]
     found = outline.accuracy_of(result, best)
     if best.backend != "torch":
-        said.append(_labels(result, found[1] if found else None))
+        said.append(_labels(result, best, found[1] if found else None))
     device = "" if outline.on_cpu(best) else f" on {best.provider}"
     return f"{''.join(said)}. That is at {outline.setting(group)}, {group.size}{device}."
 
@@ -96,13 +115,14 @@ def _facts(result: BenchmarkResult, row: Row, base: Row | None) -> dict[str, str
         "times": interval(row.speedup, row.speedup_low, row.speedup_high),
         "base": f"{name}{on} (the fastest way that was found to run the model in torch)",
         "p50": figure(row.latency.p50 if row.latency else None),
-        "doubt": "there is no interval" if row.speedup_low is None
-        else f"{plural(row.rounds or result.rounds, 'round')} are too few",
+        "doubt": _doubt(row, result.rounds) or "",
     }  # fmt: skip
 
 
-def _labels(result: BenchmarkResult, found: Accuracy | None) -> str:
-    truth = outline.reference(result)
+def _labels(result: BenchmarkResult, row: Row, found: Accuracy | None) -> str:
+    truth, model = outline.reference(result), result.spec.preprocessing
+    if not at_scored_size(result, row):
+        return f"; its accuracy was not measured at this size, only at {model.width} {TIMES} {model.height}"
     if found is None:
         return "; its accuracy was not measured"
     if truth is None or found.label_agreement is None:

@@ -42,6 +42,7 @@ class Worker:
     runner: Runner
     batches: Iterator[NDArray[np.uint8]]
     files: Iterator[str]
+    threads: int
 
     def open(
         self, model: str, backend: str, options: dict[str, Any], size: tuple[int, int] | None = None
@@ -51,26 +52,42 @@ class Worker:
         self.bundle = open_model(Path(model))
         if size is not None:
             self.bundle = at_size(self.bundle, *size)
-        self.runner = open_runner(self.bundle, backend, RunnerOptions(**options)).__enter__()
+        chosen = RunnerOptions(**options)
+        self.threads = chosen.thread_count
+        self.runner = open_runner(self.bundle, backend, chosen).__enter__()
         return {"load_seconds": time.perf_counter() - started, "runner": self.runner.describe()}
 
-    def first(self, images: str, batch: int, files: list[str]) -> dict[str, Any]:
-        """The first call, whose labels are looked at: seconds.
+    def first(
+        self, images: str, batch: int, files: list[str], keep: str | None = None, reference: str | None = None
+    ) -> dict[str, Any]:
+        """The first call, whose labels are looked at; those of all batches where they are kept or compared.
 
         Args:
             images: a .npy file of images at the network's size, as many as a multiple of `batch`; calls rotate.
             batch: images per call.
             files: image files, for calls from file to file.
+            keep: a folder for the labels of each batch.
+            reference: such a folder of torch's row.
+
+        Returns:
+            `seconds`, and `agreement`: the share of pixels with the same class as in `reference`, None without one.
         """
         pool = np.load(images)
         # Slices, so that no copy warms the caches before a call.
-        self.batches = cycle([pool[i : i + batch] for i in range(0, len(pool), batch)])
-        self.files = cycle(files)
-        image = next(self.batches)
+        batches = [pool[i : i + batch] for i in range(0, len(pool), batch)]
+        self.batches, self.files = cycle(batches), cycle(files)
         checked = CheckedRunner(self.runner, len(self.bundle.spec.classes))
         started = time.perf_counter()
-        checked.run(image)
-        return {"seconds": time.perf_counter() - started}
+        labels = checked.run(batches[0])
+        seconds = time.perf_counter() - started
+        agreement = []
+        for number, image in enumerate(batches if keep or reference else ()):
+            labels = checked.run(image) if number else labels
+            if keep:
+                np.save(Path(keep) / f"{number}.npy", labels)
+            if reference:
+                agreement.append(float((labels == np.load(Path(reference) / f"{number}.npy")).mean()))
+        return {"seconds": seconds, "agreement": float(np.mean(agreement)) if agreement else None}
 
     def warm(self, calls: int, patience: float) -> dict[str, Any]:
         """Untimed calls until the time is steady, see `segdeploy.benchmark.timing.warm_up`."""
@@ -101,7 +118,7 @@ class Worker:
         before = usage()
         while len(samples) < calls or time.perf_counter() < before.wall + seconds:
             samples.append(call())
-        why = disturbance(before, usage())
+        why = disturbance(before, usage(), self.threads)
         rest()
         engine = [own for _, own in samples if own is not None]
         return {

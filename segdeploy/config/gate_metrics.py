@@ -26,7 +26,7 @@ class Metric:
 
     @property
     def is_score(self) -> bool:
-        """Whether it is one number for all batches, threads and sizes."""
+        """Whether it is one number for all batches and thread counts, of the model's own size."""
         return self.source.startswith(("accuracy.", "change.miou.", "change.boundary.", "change.agreement."))
 
 

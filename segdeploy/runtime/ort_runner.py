@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 class OrtRunner(Runner):
     """One session on one provider."""
 
+    fell_back: str | None = None
+    """Why it runs on the CPU although something better is there."""
+
     def __init__(self, path: Path, provider: Provider, options: RunnerOptions) -> None:
         self.options, self.provider = options, provider
         self.session = self._open(path)
@@ -93,7 +96,7 @@ class OrtRunner(Runner):
             "precision": self.options.precision,
             "threads": self.options.thread_count,
             "versions": {"onnxruntime": ort.__version__},
-        }
+        } | ({"fell_back": self.fell_back} if self.fell_back else {})
 
     def close(self) -> None:
         """End the session."""
@@ -154,12 +157,16 @@ def open_onnxruntime(bundle: Bundle, options: RunnerOptions) -> OrtRunner:
     import onnxruntime as ort
 
     names = candidates(options.device, options.variant, ort.get_available_providers())
+    why = None
     for name in names[:-1]:
         try:
             return _open_on(name, bundle, options)
         except SegdeployError as e:
+            why = str(e)
             log.warning("%s; going on with the CPU, as --device auto allows", e)
-    return _open_on(names[-1], bundle, options)
+    runner = _open_on(names[-1], bundle, options)
+    runner.fell_back = why
+    return runner
 
 
 def _open_on(name: str, bundle: Bundle, options: RunnerOptions) -> OrtRunner:

@@ -46,9 +46,16 @@ def sleep(seconds):
 
 
 def crash(labels, calls):
-    if calls > 2:
+    if calls > 4:
         os.kill(os.getpid(), signal.SIGSEGV)
     return labels
+
+
+def orphan(labels, _):
+    """Dies, and leaves a child that holds its files open."""
+    if os.fork() == 0:
+        time.sleep(600)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 FAULTS = {
@@ -59,6 +66,9 @@ FAULTS = {
     "long": sleep(0.06),
     "hang": sleep(600),
     "crash": crash,
+    "orphan": orphan,
+    # Alike for one image, far from torch in a batch.
+    "mixed": lambda labels, _: labels if len(labels) == 1 else (labels + 1) % 7,
     "nan": lambda labels, _: labels * 0,
     "noclass": lambda labels, calls: labels + 200 * (calls > 12),
     "fallback": lambda labels, _: labels,

@@ -19,7 +19,7 @@ def after(**changes):
     [
         ({}, None),
         ({"busy": 1.2}, None),
-        ({"busy": 1.5}, "other work had 24% of the cores"),
+        ({"busy": 1.5}, "other work had 24% of 2 cores"),
         ({"queued": 0.04, "busy": 1.1}, None),
         ({"queued": 0.3, "busy": 1.2}, "waited 23% of the time"),  # no longer than others had the cores
         ({"queued": 0.5}, None),  # its own threads stood in each other's way
@@ -30,14 +30,23 @@ def after(**changes):
     ],
 )
 def test_what_counts_as_a_disturbance(later, words):
-    found = disturbance(IDLE, after(**later), cores=2)
+    found = disturbance(IDLE, after(**later), threads=2, cores=2)
     assert found is None if words is None else words in found
 
 
 def test_the_hundredths_of_proc_stat_disturb_nobody():
     """In a turn of a tenth of a second a reading may be off by three of them."""
-    assert disturbance(IDLE, after(wall=0.1, own=0.1, busy=0.14), cores=2) is None
-    assert disturbance(IDLE, after(wall=0.1, own=0.1, busy=0.2), cores=2) is not None
+    assert disturbance(IDLE, after(wall=0.1, own=0.1, busy=0.14), 1, cores=2) is None
+    assert disturbance(IDLE, after(wall=0.1, own=0.1, busy=0.2), 1, cores=2) is not None
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "limit"), [(1, 64, 0.23), (4, 64, 0.53), (64, 64, 6.43), (1, 1, 0.13), (4, 2, 0.23)]
+)
+def test_the_limit_is_set_in_cores_that_matter(threads, cores, limit):
+    """A tenth of the row's own and one more: on 64 cores six busy ones are no little thing for a row of one thread."""
+    assert disturbance(IDLE, after(busy=1 + limit - 0.01), threads, cores) is None
+    assert "other work" in disturbance(IDLE, after(busy=1 + limit + 0.01), threads, cores)
 
 
 def test_kernels_files_are_read_as_proc_5_says(tmp_path):

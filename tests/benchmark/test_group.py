@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdeploy.benchmark.group import Job, Measured, measure, take_turns
+from segdeploy.benchmark.group import Job, Measured, _check_provider, differs, measure, take_turns
 from segdeploy.benchmark.plan import Entry, Group
 from segdeploy.benchmark.process import RowError, WorkerProcess
 from segdeploy.benchmark.timing import paired_ratio
@@ -140,6 +140,76 @@ def test_a_size_that_the_model_leaves_free(tiny_run, tiny_table, tmp_path):
     written = sorted((tmp_path / "masks").iterdir())
     assert [p.stem for p in written] == sorted(Path(f).stem for f in files)
     assert {Image.open(p).size for p in written} == {(112, 80)}  # the pictures' own
+
+
+CPU = {"provider": "CPUExecutionProvider"}
+
+
+@pytest.mark.parametrize(
+    ("device", "has_gpu", "backend", "runner", "said"),
+    [
+        ("auto", True, "onnxruntime", {**CPU, "fell_back": "no cuDNN"}, "fell back to CPUExecutionProvider: no cuDNN"),
+        ("auto", True, "onnxruntime", CPU, "although there is a GPU"),
+        ("auto", True, "torch", {"provider": "cpu"}, "although there is a GPU"),
+        ("auto", True, "torch", {"provider": "NVIDIA H100"}, None),
+        ("auto", True, "openvino", {"provider": "CPU"}, None),  # it has nothing else
+        ("auto", False, "onnxruntime", CPU, None),
+        ("cpu", True, "onnxruntime", CPU, None),
+        ("cuda", True, "other", {"provider": None}, "does not tell what it runs on"),
+        ("cuda", True, "other", CPU, "although device cuda was asked for"),
+        ("auto", True, "other", {"provider": None}, None),
+    ],
+)
+def test_a_row_that_was_meant_for_a_gpu_and_is_on_the_cpu_has_failed(
+    tiny_bundle, tmp_path, device, has_gpu, backend, runner, said
+):
+    job = Job(open_model(tiny_bundle), Benchmark(), device, [], tmp_path, has_gpu)
+    row = Measured(Entry(backend, backend), GROUP, on_gpu=job.on_gpu)
+    _check_provider(row, runner, job)
+    assert row.reason is None if said is None else said in row.reason
+
+
+def test_another_process_of_a_row_runs_on_the_same():
+    timed = {"provider": "CUDAExecutionProvider", "precision": "fp16", "threads": 1}
+    assert differs(timed, {**timed, "threads": 2}) is None
+    assert differs(timed, {**timed, **CPU}) == (
+        "it ran on CPUExecutionProvider in fp16, and was timed on CUDAExecutionProvider in fp16"
+    )
+    assert "in fp32, and was timed" in differs(timed, {**timed, "precision": "fp32"})
+
+
+def test_labels_of_the_timed_inputs_are_compared_with_torchs(planted, tiny_bundle, images, tmp_path):
+    settings = Benchmark(rounds=1, seconds=0, warmup=1, warmup_seconds=0)
+    job = Job(open_model(tiny_bundle), settings, "auto", [], tmp_path)
+    entries = [Entry("torch eager", "torch"), Entry("onnxruntime", "onnxruntime"), Entry("mixed", "mixed")]
+    two = Group(2, 1, 64, 96)
+    rows = measure(job, two, entries, images, whole=False, progress=lambda *_: None)
+    assert [r.reason for r in rows] == [None] * 3
+    torch, same, mixed = (r.agreement for r in rows)
+    assert torch == 1
+    assert same > 0.999
+    assert mixed < 0.01
+
+
+def test_a_killed_worker_is_noticed_at_once_and_its_children_end(planted, tiny_bundle, images, tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('taken from the working directory')")
+    monkeypatch.chdir(tmp_path)
+    with WorkerProcess(1, timeout=60) as worker:
+        worker.ask("open", model=str(tiny_bundle), backend="orphan", options={"threads": 1})
+        began = time.monotonic()
+        with pytest.raises(RowError, match="was killed by SIGKILL"):
+            worker.ask("first", images=str(images), batch=1, files=[])
+        assert time.monotonic() - began < 10
+        ends = time.monotonic() + 5
+        while _living(worker._process.pid) and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert _living(worker._process.pid) == []
+
+
+def _living(group):
+    """Processes of a group, as far as the system lists them; those that nobody has waited for do not live."""
+    stats = [p.read_text().rpartition(")")[2].split() for p in Path("/proc").glob("[0-9]*/stat") if p.exists()]
+    return [s for s in stats if s[0] != "Z" and int(s[2]) == group]
 
 
 def test_memory_is_the_workers_own(tiny_bundle, images):

@@ -6,8 +6,9 @@ import pytest
 
 import segdeploy
 from segdeploy.benchmark.group import TURN_CALLS
+from segdeploy.benchmark.plan import Group
 from segdeploy.benchmark.result import parse_result
-from segdeploy.benchmark.run import POOL, run_benchmark
+from segdeploy.benchmark.run import POOL, _save_pool, run_benchmark
 from segdeploy.bundle import open_model
 from segdeploy.config.schema import Benchmark
 from segdeploy.data.table import read_table
@@ -60,6 +61,7 @@ def test_rows_are_complete(result):
         assert row.file_to_file.p50 > row.latency.min
         assert row.steady is None  # it was not waited for
         assert row.warmup_calls == 1
+        assert row.agreement > 0.85
     assert {r.provider for r in result.rows if r.backend == "onnxruntime"} == {"CPUExecutionProvider"}
     assert result.backends["onnxruntime"] == f"segdeploy {segdeploy.__version__}, onnxruntime {ort.__version__}"
     assert row_of(result, "torch eager").artifact_bytes != row_of(result, "onnxruntime").artifact_bytes
@@ -164,6 +166,8 @@ def test_groups_of_batch_and_threads_of_a_lone_graph(tiny_bundle, tiny_table):
     assert (result.baseline, result.pictures, result.accuracy[0].worst) == ("", (), ())
     assert result.accuracy[0].miou_delta is result.accuracy[0].label_agreement is None
     assert "threads" in benchmark_table(result).splitlines()[0]
+    assert result.model.startswith("model: ")
+    assert {r.agreement for r in result.rows} == {None}
 
 
 def test_a_bundles_graph_of_fixed_size_says_how_to_free_it(tiny_bundle, tiny_table):
@@ -213,12 +217,17 @@ def test_broken_table_is_found_before_anything_is_timed(tiny_bundle, tiny_table,
     assert steps == ["checking the table"]
 
 
-def test_inputs_rotate_over_eight_images_or_a_multiple_of_the_batch(tiny_bundle, tiny_table, tmp_path):
-    from segdeploy.benchmark.plan import Group
-    from segdeploy.benchmark.run import _save_pool
-
-    bundle, samples = open_model(tiny_bundle), read_table(tiny_table)
-    for batch, count, different in ((1, POOL, POOL), (3, 9, 9), (16, 16, 16), (32, 32, 20)):
-        images = np.load(_save_pool(samples, bundle, Group(batch, 1, 64, 96), tmp_path))
-        assert images.shape == (count, 64, 96, 3)
-        assert len(np.unique(images.reshape(count, -1), axis=0)) == different
+@pytest.mark.parametrize("images", [20, 5])
+def test_inputs_are_eight_batches_that_differ(tiny_bundle, tiny_table, tmp_path, images, monkeypatch):
+    bundle, samples, notes = open_model(tiny_bundle), read_table(tiny_table)[:images], []
+    for batch in (1, 3, 4, 5, 16, 32):
+        pool = np.load(_save_pool(samples, bundle, Group(batch, 1, 64, 96), tmp_path, notes))
+        assert pool.shape == (POOL * batch, 64, 96, 3)
+        assert len(np.unique(pool.reshape(POOL, -1), axis=0)) == min(POOL, images)
+        assert len(np.unique(pool.reshape(POOL * batch, -1), axis=0)) == min(POOL * batch, images)
+    assert notes == []
+    monkeypatch.setattr("segdeploy.benchmark.run.POOL_BYTES", 3 * 4 * 64 * 96 * 3 + 1)
+    pool = np.load(_save_pool(samples, bundle, Group(4, 1, 64, 96), tmp_path, notes))
+    assert len(np.unique(pool.reshape(3, -1), axis=0)) == 3
+    (note,) = notes
+    assert note.startswith("the timed inputs of batch 4, 1 thread, 96x64 are 3 batches")

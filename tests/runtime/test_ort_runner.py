@@ -136,6 +136,20 @@ def test_a_provider_that_leaves_its_work_is_refused(tmp_path):
         OrtRunner(path, Provider("AzureExecutionProvider"), RunnerOptions(threads=1))
 
 
+def test_a_fall_back_is_told_with_its_reason(tiny_bundle, monkeypatch):
+    import onnxruntime as ort
+
+    if "AzureExecutionProvider" not in ort.get_available_providers():
+        pytest.skip("this onnxruntime has no second provider")
+    bundle, options = open_model(tiny_bundle), RunnerOptions(threads=1)
+    with open_onnxruntime(bundle, options) as runner:
+        assert "fell_back" not in runner.describe()
+    monkeypatch.setattr("segdeploy.runtime.ort_runner.candidates", lambda *_: ["AzureExecutionProvider", CPU])
+    with open_onnxruntime(bundle, options) as runner:
+        assert runner.describe()["provider"] == CPU
+        assert "AzureExecutionProvider" in runner.describe()["fell_back"]
+
+
 def test_an_unknown_provider_is_refused(tmp_path):
     path = graph(tmp_path / "model.onnx")
     with pytest.raises((MissingPartError, ModelError), match=r"fell back|cannot load"):

@@ -83,6 +83,7 @@ def test_what_is_large_but_not_shown_is_not_claimed(made):
         ({"torch eager": 20.0, "torch channels_last": 16.0}, "torch channels_last"),
         ({"torch eager": 20.0, "torch compile": 5.0}, "torch eager"),  # compiled by who knows which compiler
         ({"torch compile": 5.0}, "torch compile"),
+        ({"torch compile_amp": 5.0, "torch eager": 9.0}, "torch eager"),
     ],
 )
 def test_the_yardstick_is_the_older_baseline(made, times, name):

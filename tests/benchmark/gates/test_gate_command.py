@@ -86,6 +86,13 @@ def test_planted_faults_end_with_exit_code_3(run, save, made, labels, plant, bro
     assert Path("summary.md").read_text().startswith(f"### Not passed: {len(broken)} of 8 gates not kept\n")
 
 
+def test_a_report_without_a_row_that_ran_ends_with_exit_code_3(run, save, made):
+    save(made(dict.fromkeys(SLOW)))
+    code, _, err = run("gate", "report", "--compare", "report", "--summary", "summary.md")
+    assert (code, err) == (3, "segdeploy: no row could be measured: every row failed, for the reasons in the report\n")
+    assert Path("summary.md").exists()
+
+
 def test_gates_from_a_file(run, save, made, tmp_path):
     save(made())
     (tmp_path / "gates.yaml").write_text("gates:\n  - p99_ms[precision=int8,batch=1]<=25\n  - miou_drop<=0.003\n")

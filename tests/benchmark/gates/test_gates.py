@@ -39,8 +39,8 @@ def by_hand(made):
         )  # fmt: skip
 
     row = Row(
-        name="onnxruntime", backend="onnxruntime", variant="", precision="fp32", batch=2, threads=1, height=8, width=16,
-        provider="CPUExecutionProvider", latency=times(10), engine=times(20), file_to_file=times(30),
+        name="onnxruntime", backend="onnxruntime", variant="", precision="fp32", batch=2, threads=1, height=200,
+        width=200, provider="CPUExecutionProvider", latency=times(10), engine=times(20), file_to_file=times(30),
         images_per_second=200, disturbed=3, speedup=1.5, speedup_low=1.4, speedup_high=1.6, artifact_bytes=3 * 2**19,
         load_seconds=0.25, first_call_seconds=0.125, cold_seconds=0.75, peak_memory_mib=321.5, device_memory_mib=77.5,
     )  # fmt: skip
@@ -105,6 +105,17 @@ def test_scores_of_a_sister_do_not_count(made):
     assert accuracy_of(result, row).name == "onnxruntime"
     assert accuracy_of(result, other) is None
     assert number_of("miou", result, other) is None
+
+
+def test_scores_of_another_size_do_not_count(made, change):
+    result = change(made(), "onnxruntime", height=100, width=300)
+    assert accuracy_of(result, result.rows[2]) is None
+    (check,) = held(result, "miou[precision=fp32]>=0")
+    assert not check.passed
+    assert check.message.endswith(
+        "the score was taken at 200x200 only; [height=200,width=200] selects rows of that size"
+    )
+    assert [c.passed for c in held(result, "p50_ms[precision=fp32]<=1000")] == [True]
 
 
 def test_a_number_that_is_none_is_not_known(made):

@@ -38,7 +38,8 @@ def make_row(name, batch, p50, speedup=None, **changes):
         "height": 96, "width": 128, "provider": "cpu" if backend == "torch" else "CPUExecutionProvider",
         "latency": make_latency(p50), "engine": make_latency(p50 * 0.9), "images_per_second": batch / p50 * 1e3,
         "file_to_file": make_latency(p50 + 8.125) if batch == 1 else None, "warmup_calls": 7, "steady": True,
-        "rounds": 30, "repeated": 0, "disturbed": 0, "artifact": "model.onnx", "artifact_bytes": 16_543_210,
+        "rounds": 30, "repeated": 0, "disturbed": 0, "file_disturbed": 0,
+        "agreement": 0.99876, "artifact": "model.onnx", "artifact_bytes": 16_543_210,
         "load_seconds": 0.3141, "first_call_seconds": 0.0421, "cold_seconds": 0.6543, "peak_memory_mib": 1234.56,
         "baseline": "torch eager",
     }  # fmt: skip
@@ -49,7 +50,8 @@ def make_row(name, batch, p50, speedup=None, **changes):
 
 FAILED = {
     "status": "failed", "latency": None, "engine": None, "file_to_file": None, "images_per_second": None,
-    "warmup_calls": None, "steady": None, "rounds": None, "repeated": None, "disturbed": None, "load_seconds": None,
+    "warmup_calls": None, "steady": None, "rounds": None, "repeated": None, "disturbed": None, "agreement": None,
+    "load_seconds": None,
     "first_call_seconds": None, "cold_seconds": None, "peak_memory_mib": None, "provider": None,
 }  # fmt: skip
 
@@ -79,6 +81,7 @@ def make_result(**values):
     part = Part(name="fpn", config={}, distribution="segdeploy", version="0.1.0")
     theirs = Part(name="fancy", config={}, distribution="acme-decoders", version="3.1")
     names = values.pop("classes")
+    size = {"height": values["rows"][0].height, "width": values["rows"][0].width}
     rng = np.random.default_rng(0)
     colors = tuple(tuple(int(v) for v in rng.integers(0, 256, 3)) for _ in names)
     return BenchmarkResult(**{
@@ -86,7 +89,7 @@ def make_result(**values):
         "model": "street <model>", "parameters": 4_012_345,
         "spec": ModelSpec(
             encoder=part, decoder=theirs, classes=ClassMap(names=names, colors=colors),
-            preprocessing=Preprocessing(height=96, width=128, resize="stretch", mean=(0.5,) * 3, std=(0.2,) * 3),
+            preprocessing=Preprocessing(**size, resize="stretch", mean=(0.5,) * 3, std=(0.2,) * 3),
         ),
         "table": "test.csv", "images": 7, "data_sha256": "0123456789abcdef" * 4, "measured_at": "mask", "threads": 2,
         "rounds": 30, "warmup": 5, "baseline": "torch eager", "machine": MACHINE, "pictures": (),

@@ -12,7 +12,7 @@ from segdeploy.benchmark import charts, schema
 from segdeploy.benchmark.formats import figure, points, share
 from segdeploy.benchmark.report import to_html, to_markdown, write_report
 from segdeploy.benchmark.result import parse_result
-from segdeploy.benchmark.verdict import FEW_ROUNDS, verdict
+from segdeploy.benchmark.verdict import FEW_ROUNDS, judge, verdict
 from segdeploy.errors import ModelError
 
 DASH = "\N{EN DASH}"
@@ -243,7 +243,7 @@ def test_what_is_not_known_is_a_dash(result):
     bare = change(result, "onnxruntime", speedup=None, speedup_low=None, speedup_high=None, artifact_bytes=None,
                   peak_memory_mib=None, load_seconds=None, first_call_seconds=None, cold_seconds=None, provider=None,
                   latency=None, engine=None, file_to_file=None, images_per_second=None, warmup_calls=None, steady=None,
-                  rounds=None, repeated=None, disturbed=None)  # fmt: skip
+                  rounds=None, repeated=None, disturbed=None, agreement=None)  # fmt: skip
     unknown = ("mean_iou", "miou_delta", "label_agreement", "boundary_iou", "boundary_delta", "pixel_accuracy",
                "mean_class_accuracy")  # fmt: skip
     bare = change_accuracy(bare, "onnxruntime", worst=(), **dict.fromkeys(unknown))
@@ -372,6 +372,33 @@ def test_verdict_doubts_few_rounds(result):
     few = change(result, "onnxruntime", rounds=FEW_ROUNDS - 1)
     assert f"by the median, but {FEW_ROUNDS - 1} rounds are too few" in verdict(few).headline
     assert "There are too few rounds for the intervals to mean much." in verdict(few).cautions
+
+
+@pytest.mark.parametrize(
+    ("doubtful", "words"),
+    [
+        ({"disturbed": 4}, "by the median, but other work took the cores during 4 of 30 rounds"),
+        ({"speedup_of_fastest": 1.1}, "by the median, but 1.10x by the fastest calls: measure again"),
+        ({"disturbed": 3}, None),
+        ({"speedup_of_fastest": 1.25}, None),
+    ],
+)
+def test_verdict_claims_nothing_from_a_noisy_run(result, doubtful, words):
+    changed = change(result, "onnxruntime", **doubtful)
+    assert judge(changed.rows[1], 30) == ("unsure" if words else "faster")
+    said = verdict(changed).headline
+    assert (words or "onnxruntime is 1.31x [1.28, 1.34] as fast as torch eager (the") in said
+
+
+def test_scores_are_shown_where_they_were_taken(result):
+    assert DASH not in {line["mIoU, %"] for line in lines(to_html(result))}
+    other = result.model_copy(update={"rows": tuple(r.model_copy(update={"width": 640}) for r in result.rows)})
+    text, times = to_html(other), "\N{MULTIPLICATION SIGN}"
+    assert {line["mIoU, %"] for line in lines(text)} == {DASH}
+    assert lines(text, "speed-table")[1]["Same, %"] == "99.876"
+    assert f"scored at 128 {times} 96 pixels, batch 1" in Page(text).text
+    assert f"scored at 128 {times} 96, batch 1" in to_markdown(other)
+    assert f"accuracy was not measured at this size, only at 128 {times} 96" in verdict(other).headline
 
 
 def test_verdict_tells_of_disturbance_once_for_all_rows_of_a_setting(large_result):
