@@ -54,8 +54,8 @@ def test_the_fastest_calls_are_a_second_estimate(group, tiny_bundle):
 def test_a_row_that_computes_something_else_in_a_batch_has_failed(group, tiny_bundle, timed, scored, fails):
     group[2].agreement = timed
     row = make_rows(group, open_model(tiny_bundle), {}, {"onnxruntime": scored})[2]
-    said = "at batch 2, 96x64, only 40.0% of the pixels agree with torch, "
-        "but 100.0% where it was scored, at batch 1, 96x64"
+    where = "at batch 2, 96x64, only 40.0% of the pixels agree with torch, "
+    said = where + "but 100.0% where it was scored, at batch 1, 96x64"
     assert row.reason == (said if fails else None)
     assert (row.latency is None) == fails
 
