@@ -193,6 +193,15 @@ def test_engine_that_stops_leaves_whole_masks_and_no_threads(spec, tmp_path, err
     assert set(files(tmp_path / "out")) <= {f"{i:02d}.png" for i in range(4)}
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own answer to Ctrl-C, which a process that a script has put into the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_ends_it_soon(spec, tmp_path):
     for i in range(40):
         save(tmp_path / "in" / f"{i:02d}.png")

@@ -196,12 +196,14 @@ def test_the_graph_that_runs_is_the_one_that_is_warned_of(tmp_path, monkeypatch,
     import onnxruntime as ort
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: present)
-    monkeypatch.setattr("segdeploy.runtime.ort_runner.OrtRunner", lambda path, provider, options: path.name)
+    monkeypatch.setattr(
+        "segdeploy.runtime.ort_runner.OrtRunner", lambda path, provider, options: SimpleNamespace(file=path.name)
+    )
     files = {"model.onnx": "", "model.cpu.onnx": "cpu"}
     held = [artifact(graph(tmp_path / name).parent, name, "onnx", "fp32", target=t) for name, t in files.items()]
     records = [{"precision": "fp32", "target": t, "passed": t == "cpu", "reasons": ["worse"]} for t in files.values()]
     spec = SimpleNamespace(preprocessing=SimpleNamespace(height=8, width=6))
     bundle = Bundle(tmp_path, spec, tuple(held), SimpleNamespace(verification=records))
     opened = open_runner(bundle, "onnxruntime", RunnerOptions(device=device))
-    assert opened == (told or ["model.cpu.onnx"])[0]
+    assert opened.file == (told or ["model.cpu.onnx"])[0]
     assert caplog.messages == [f"{tmp_path / name}: it failed its verification: worse" for name in told]
