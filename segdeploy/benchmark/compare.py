@@ -6,7 +6,8 @@ Two reports are two runs: their rows did not take turns. So a row is called slow
    moves a program by about a percent from one run to the next, which no number of rounds in one run can show (Mytkowicz
    et al. 2009, "Producing wrong data without doing anything obviously wrong");
 2. its speed-up over torch's row of its own run has changed in the same sense, where torch and the model are the same
-   in both: what slows the whole machine slows torch, too.
+   in both: what slows the whole machine slows torch, too. Torch's own rows then only tell how the machine's pace has
+   changed, and are neither slower nor faster.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ MIN_ROUNDS = 5
 DISTURBED = 0.1
 """With a larger share of disturbed rounds than this a row's times are not compared."""
 
+_MOVED = ("slower", "faster")
 _TIMES = ("p50_ms", "p99_ms", "engine_p50_ms", "file_p50_ms", "load_s", "cold_s", "first_call_s")
 _SCORES = ("miou", "boundary", "agreement")
 _COSTS = ("size_mib", "memory_mib", "device_memory_mib")
@@ -93,6 +95,8 @@ def _row(
     if doubts:
         return _told(row, "not comparable", "; ".join(doubts), known)
     verdict, why = _judge(p50, against), f"p50 {p50.old:.4g} -> {p50.new:.4g} ms, {_signed(p50)}"
+    if row.backend == "torch" and verdict in _MOVED and same_torch(new, old):
+        verdict, why = "no measurable change", f"{why}; torch and the model are the same, so this is the machine's pace"
     if against is not None and control is not None:
         why += f"; speed-up over {control.new.name} {against.old:.3g} -> {against.new:.3g}, {_signed(against)}"
         why += "; against torch no change is shown" if verdict != _judge(p50, None) else ""
@@ -120,10 +124,7 @@ def _doubts(pair: _Pair) -> list[str]:
 
 
 def _control(new: BenchmarkResult, old: BenchmarkResult, pair: _Pair) -> _Pair | None:
-    """Torch's row that took turns with this one in both reports: the older baseline, if it is no compiled one.
-
-    Torch's own rows have none: whatever moves them while torch and the model are the same is the machine.
-    """
+    """Torch's row that took turns with this one in both reports: the older baseline, if it is no compiled one."""
     if pair.new.backend == "torch" or not same_torch(new, old):
         return None
     before = {row_key(r): r for r in old.rows if r.backend == "torch" and _ran(r)}
@@ -190,8 +191,9 @@ def _signed(change: Change) -> str:
 
 def _drift(rows: Sequence[RowChange]) -> list[str]:
     """What torch's rows say of the machine."""
-    moved = [f"{row_label(r)}: {r.why}" for r in rows if r.backend == "torch" and r.verdict in ("slower", "faster")]
-    head = "torch's own rows moved though torch and the model are the same, so the machine itself may have changed pace"
+    times = {row_label(r): c for r in rows if r.backend == "torch" for c in r.changes if c.metric == "p50_ms"}
+    moved = [f"{name}: {_signed(c)}" for name, c in times.items() if _judge(c, None) in _MOVED]
+    head = "torch's own rows moved though torch and the model are the same, so the machine itself has changed pace"
     return [f"{head}: {'; '.join(moved)}"] if moved else []
 
 

@@ -94,15 +94,14 @@ def test_the_yardstick_is_the_older_baseline(made, times, name):
 
 def test_a_slow_machine_is_no_slow_row(made):
     found = compare(made(seed=1, drift=1.1), made(seed=2), "old.json")
-    assert verdicts(found) == {
-        "torch eager": "slower", "torch channels_last": "slower",
-        "onnxruntime": "no measurable change", "onnxruntime int8": "no measurable change",
-    }  # fmt: skip
+    assert set(verdicts(found).values()) == {"no measurable change"}
+    assert of(found, "torch eager")[0].why.endswith("so this is the machine's pace")
     row, changes = of(found, "onnxruntime")
     assert changes["p50_ms"].low > NOISE
     assert row.why.endswith("; against torch no change is shown")
     (drift,) = found.differences
-    assert drift.startswith("torch's own rows moved though torch and the model are the same, so the machine itself may")
+    assert drift.startswith("torch's own rows moved though torch and the model are the same, so the machine itself has")
+    assert "torch eager, batch 1, 1 thread, 200x200: +9.6% [" in drift
 
 
 @pytest.mark.parametrize("other", [{"torch": "2.10.0", "onnxruntime": "1.32.0"}, {"onnxruntime": "1.32.0"}])
