@@ -12,9 +12,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, Posi
 
 from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Values, default_colors
 from segdeploy.config.augmentation import Augmentations
-from segdeploy.config.bounds import Counts, Fraction, NonNegative, Policy, Side
+from segdeploy.config.bounds import Counts, Fraction, Policy, Side
 from segdeploy.config.export import Export
 from segdeploy.config.gates import parse_gate
+from segdeploy.config.loss import Loss
 from segdeploy.config.preprocessing import Preprocessing
 from segdeploy.config.trainer import Trainer
 from segdeploy.frozen import Frozen
@@ -177,16 +178,6 @@ class MaskPreprocessing(Frozen):
         if self.ignore_index != "auto":
             return self.ignore_index
         return None if any(255 in mine for mine in values) else 255
-
-
-class Loss(Frozen):
-    """What training minimises: cross-entropy over the pixels that have a label."""
-
-    type: Literal["softmax_cross_entropy"] = "softmax_cross_entropy"
-    class_weights: tuple[NonNegative, ...] | dict[str, NonNegative] | Literal["auto"] | None = None
-    """One weight per class as a list or by name; auto: median frequency / frequency (Eigen and Fergus 2015)."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target spread evenly over all classes."""
 
 
 class MaskFeature(Frozen):

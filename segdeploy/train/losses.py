@@ -14,7 +14,7 @@ from segdeploy.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segdeploy.config.schema import Loss
+    from segdeploy.config.loss import Loss
 
 
 def build_loss(config: Loss, report: ScanReport) -> nn.CrossEntropyLoss:

@@ -10,7 +10,8 @@ import torch
 if TYPE_CHECKING:
     from torch import nn
 
-    from segdeploy.config.trainer import Scheduler, Trainer
+    from segdeploy.config.scheduler import Scheduler
+    from segdeploy.config.trainer import Trainer
 
 
 def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from segdeploy.classes import ClassMap, default_colors
-from segdeploy.config.schema import Loss
+from segdeploy.config.loss import Loss
 from segdeploy.data.scan import ScanReport
 from segdeploy.errors import ConfigError
 from segdeploy.train.losses import build_loss

@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from segdeploy.config.trainer import Optimizer, Scheduler, Trainer
+from segdeploy.config.optimizer import Optimizer
+from segdeploy.config.scheduler import Scheduler
+from segdeploy.config.trainer import Trainer
 from segdeploy.train.optim import build_optimizer, learning_rate
 
 
