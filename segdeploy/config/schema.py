@@ -15,7 +15,7 @@ from segdeploy.config.augmentation import Augmentations
 from segdeploy.config.bounds import Counts, Fraction, Policy, Side
 from segdeploy.config.export import Export
 from segdeploy.config.gates import parse_gate
-from segdeploy.config.loss import Loss
+from segdeploy.config.loss import CrossEntropy, Loss, Losses
 from segdeploy.config.preprocessing import Preprocessing
 from segdeploy.config.trainer import Trainer
 from segdeploy.frozen import Frozen
@@ -192,8 +192,13 @@ class MaskFeature(Frozen):
     """Classes and their spelling in the files."""
     decoder: Plugin
     """The network that turns feature maps into a map at the classes' resolution."""
-    loss: Loss = Loss()
-    """What training minimises."""
+    loss: Losses = CrossEntropy()
+    """What training minimises: one loss, or a list whose weighted sum is."""
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """`loss` as a list."""
+        return self.loss if isinstance(self.loss, tuple) else (self.loss,)
 
 
 class Data(Frozen):

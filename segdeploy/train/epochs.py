@@ -95,9 +95,6 @@ class Training:
         if self.frozen:
             backbone_of(self.model.encoder).requires_grad_(False)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
-        weight = self.loss.weight
-        # A class of weight 0 teaches nothing: its pixels are ignored, which also keeps 0 / 0 out of the mean.
-        self.mute = [] if weight is None else (weight == 0).nonzero().flatten().tolist()
         self.optimizer = build_optimizer(self.model, config.trainer)
         self.ema = build_ema(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
         self.augment = Augment(config.image.augmentation, spec.preprocessing)
@@ -219,9 +216,7 @@ class Training:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        for label in self.mute:
-            y = y.masked_fill(y == label, self.loss.ignore_index)
-        if not (y != self.loss.ignore_index).any():
+        if not self.loss.weights(y).any():
             return torch.zeros(2, device=self.device)  # nothing to learn from
         with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.mixed):
             logits, auxiliary = self.model.forward_aux(x)

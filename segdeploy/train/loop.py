@@ -178,7 +178,8 @@ def checked_parts(
         classes = settle_classes(together, config.mask.preprocessing, f"output feature {config.mask.name!r}")
     # Frequencies come from the training part alone.
     report = judge(facts, classes, config.preprocessing.allow)["training"]
-    class_weights(config.mask.loss, classes, report)
+    for loss in config.mask.losses:
+        class_weights(loss, classes, report)
     return parts, report
 
 
