@@ -63,7 +63,7 @@ def _one_cycle(step: int, total: int, highest: float, config: Scheduler) -> floa
     top = total * config.pct_start - 1
     if step <= top:
         return highest + (first - highest) * _wave(step / top if top > 0 else 1.0)
-    return last + (highest - last) * _wave(min(1.0, (step - top) / (total - 1 - top)))
+    return last + (highest - last) * _wave(min(1.0, (step - top) / max(1e-9, total - 1 - top)))
 
 
 def _wave(share: float) -> float:
