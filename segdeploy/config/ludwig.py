@@ -280,9 +280,9 @@ def _switched_off(tree: Tree) -> None:
 
 def _losses(tree: Tree) -> None:
     """Keys of a loss that Ludwig has and does not use for masks."""
-    path: KeyPath = (*MASK, "loss")
-    listed = tree.get(path)
-    for path in [(*path, place) for place in range(len(listed))] if isinstance(listed, list) else [path]:
+    whole: KeyPath = (*MASK, "loss")
+    listed = tree.get(whole)
+    for path in [(*whole, place) for place in range(len(listed))] if isinstance(listed, list) else [whole]:
         for key, (allowed, advice) in _ONLY_IN_LOSS.items():
             tree.only((*path, key), allowed, advice)
         for key in ("class_similarities_temperature", *(("alpha",) if tree.get((*path, "type")) == "focal" else ())):

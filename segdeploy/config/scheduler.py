@@ -27,9 +27,9 @@ OWN_WARMUP = frozenset({"inverse_sqrt", "one_cycle", "wsd"})
 class Scheduler(Frozen):
     """The learning rate over the run: a line up, then a decay, and on top of that less of it where nothing improves."""
 
-    decay: (
-        Literal["cosine", "linear", "polynomial", "exponential", "inverse_sqrt", "one_cycle", "wsd"] | None
-    ) = "cosine"
+    decay: Literal["cosine", "linear", "polynomial", "exponential", "inverse_sqrt", "one_cycle", "wsd"] | None = (
+        "cosine"
+    )
     """cosine: one half-wave from `learning_rate` to `eta_min`, or one every `t_0` steps. linear: to 0. polynomial,
     exponential: see their keys. inverse_sqrt: Vaswani et al. 2017. one_cycle: Smith and Topin 2018. wsd: up, level and
     down again (Hu et al. 2024). null: constant."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,7 +34,7 @@ def _layers_of_timm(encoder: nn.Module) -> dict[nn.Parameter, int]:
     from timm.models import group_parameters
 
     own = dict(encoder.body.named_parameters())
-    whole = next((m for m in encoder.body.modules() if hasattr(m, "group_matcher")), None)
+    whole: Any = next((m for m in encoder.body.modules() if hasattr(m, "group_matcher")), None)
     if whole is None or len(list(whole.parameters())) != len(own):
         # As a pyramid the model has lost its matcher, and some of its modules their dots: stages_0 for stages.0.
         with torch.random.fork_rng(devices=[]):

@@ -11,12 +11,14 @@ from segdeploy.model.segmenter import backbone_of
 from segdeploy.train.layers import layers_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from segdeploy.config.optimizer import Optimizer
     from segdeploy.config.trainer import Trainer
 
-_OF_TORCH: dict[str, type[torch.optim.Optimizer]] = {
+_OF_TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
@@ -51,7 +53,7 @@ def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:
             options["fused"] = True
         return _OF_TORCH[rule.type](groups, lr=config.learning_rate, **options)
     import timm
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 
     if rule.type not in list_optimizers():
         raise MissingPartError(f"trainer.optimizer.type: timm {timm.__version__} has no {rule.type}; update it")

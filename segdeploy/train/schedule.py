@@ -49,10 +49,11 @@ def _decayed(into: int, length: int, peak: float, config: Scheduler) -> float:
         case "linear":
             return peak * left
         case "polynomial":
-            return config.polynomial_end_lr + (peak - config.polynomial_end_lr) * left**config.polynomial_power
+            end = config.polynomial_end_lr
+            return end + (peak - end) * math.pow(left, config.polynomial_power)
         case "exponential":
             times = into // config.decay_steps if config.staircase else into / config.decay_steps
-            return peak * config.decay_rate**times
+            return peak * math.pow(config.decay_rate, times)
     return peak
 
 
@@ -106,7 +107,7 @@ class Plateau:
     @property
     def factor(self) -> float:
         """What the schedule's rate is multiplied by."""
-        return self.rate**self.reductions
+        return math.pow(self.rate, self.reductions)
 
     def observe(self, value: float) -> None:
         """Take note of one more value; NaN is no improvement."""

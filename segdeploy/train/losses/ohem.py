@@ -20,9 +20,7 @@ class Ohem(ImageObjective):
     The limit is `threshold`, or the probability that comes after the `min_kept` smallest, whichever is larger.
     """
 
-    def __init__(
-        self, class_weights: Tensor | None = None, threshold: float = 0.7, min_kept: int = 10_000
-    ) -> None:
+    def __init__(self, class_weights: Tensor | None = None, threshold: float = 0.7, min_kept: int = 10_000) -> None:
         super().__init__(class_weights)
         self.threshold, self.min_kept = threshold, min_kept
 

@@ -90,7 +90,7 @@ def test_no_label_no_loss_and_no_gradient(make, weights, batch):
 
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 50.0, 1e4])
 def test_gradients_are_finite_however_sure_the_network_is(make, scale, batch):
-    logits, target = batch
+    target = batch[1]
     for sign in (1, -1):  # right everywhere, wrong everywhere, undecided
         sure = sign * scale * torch.nn.functional.one_hot(target.clamp_max(3), 4).permute(0, 3, 1, 2).float()
         value, slope = slopes(make(None), sure, target)
@@ -99,6 +99,5 @@ def test_gradients_are_finite_however_sure_the_network_is(make, scale, batch):
 
 
 def test_right_is_better_than_wrong(make, batch):
-    _, target = batch
-    right = 20 * torch.nn.functional.one_hot(target.clamp_max(3), 4).permute(0, 3, 1, 2).float()
-    assert make(None)(right, target) < 0.05 * make(None)(-right, target) or isinstance(make(None), CrossEntropy)
+    right = 20 * torch.nn.functional.one_hot(batch[1].clamp_max(3), 4).permute(0, 3, 1, 2).float()
+    assert make(None)(right, batch[1]) < 0.5 * make(None)(-right, batch[1])
