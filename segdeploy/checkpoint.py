@@ -60,11 +60,15 @@ def save_training_state(
     if ema is not None:
         tensors |= {f"{_EMA}{name}": t for name, t in ema.state_dict().items()}
     state = optimizer.state_dict()
+    numbers: dict[str, Any] = {}  # some rules count their steps outside of tensors
     for index, slots in state["state"].items():
         for name, value in slots.items():
-            if value is not None:  # sgd without momentum
+            if isinstance(value, torch.Tensor):
                 tensors[f"{_OPTIMIZER}{index}.{name}"] = value
-    _save(path, tensors, {"progress": progress, "param_groups": state["param_groups"]})
+            elif value is not None:  # sgd without momentum
+                numbers[f"{index}.{name}"] = value
+    groups = [{k: v.item() if isinstance(v, torch.Tensor) else v for k, v in g.items()} for g in state["param_groups"]]
+    _save(path, tensors, {"progress": progress, "param_groups": groups, "slots": numbers})
 
 
 def load_training_state(
@@ -75,15 +79,15 @@ def load_training_state(
     _fill(model, {n.removeprefix(_MODEL): t for n, t in tensors.items() if n.startswith(_MODEL)}, path)
     if ema is not None:
         _fill(ema, {n.removeprefix(_EMA): t for n, t in tensors.items() if n.startswith(_EMA)}, path)
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(_OPTIMIZER):
-            index, slot = name.removeprefix(_OPTIMIZER).split(".", 1)
-            slots.setdefault(int(index), {})[slot] = tensor
+    held = {n.removeprefix(_OPTIMIZER): t for n, t in tensors.items() if n.startswith(_OPTIMIZER)}
+    slots: dict[int, dict[str, Any]] = {}
+    for name, value in (held | about.get("slots", {})).items():
+        index, slot = name.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = value
     optimizer.load_state_dict({"state": slots, "param_groups": about["param_groups"]})
     for parameter, state in optimizer.state.items():
         for slot, value in state.items():
-            if value.shape == parameter.shape:
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 # The file knows no strides, and fused optimisers walk parameter and slot in one stride.
                 state[slot] = torch.empty_like(parameter).copy_(value)
     progress: dict[str, Any] = about["progress"]

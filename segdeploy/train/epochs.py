@@ -20,10 +20,13 @@ from segdeploy.model.segmenter import Deployed, Segmenter, backbone_of
 from segdeploy.progress import progress
 from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner
+from segdeploy.train.clip import clip
 from segdeploy.train.ema import build_ema
+from segdeploy.train.freeze import freeze, rest
 from segdeploy.train.losses import build_loss
-from segdeploy.train.optim import build_optimizer, learning_rate
+from segdeploy.train.optim import build_optimizer
 from segdeploy.train.record import Record, training_set_metadata
+from segdeploy.train.schedule import Plateau, learning_rate
 from segdeploy.train.validate import evaluate_with_loss
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ class _State:
     best_mean_iou: float = -1.0
     best_epoch: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
+    plateau: dict[str, Any] = field(default_factory=dict)
 
 
 class Training:
@@ -94,16 +98,16 @@ class Training:
         self.frozen = not config.image.encoder.get("trainable", True)
         if self.frozen:
             backbone_of(self.model.encoder).requires_grad_(False)
+        freeze(self.model, config.trainer.frozen_patterns)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
-        weight = self.loss.weight
-        # A class of weight 0 teaches nothing: its pixels are ignored, which also keeps 0 / 0 out of the mean.
-        self.mute = [] if weight is None else (weight == 0).nonzero().flatten().tolist()
         self.optimizer = build_optimizer(self.model, config.trainer)
         self.ema = build_ema(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
         self.augment = Augment(config.image.augmentation, spec.preprocessing)
         self.mixed = config.trainer.use_mixed_precision and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed)
         self.state = _State()
+        self.plateau = Plateau.of(config.trainer.learning_rate_scheduler)
+        self.rate = 0.0
         size = min(config.trainer.batch_size, len(self.data))
         self.batch_size, self.steps = size, len(self.data) // size  # a short last batch would upset batch norm
 
@@ -111,6 +115,8 @@ class Training:
         """Take up the state of the checkpoint."""
         saved = load_training_state(self.folder / place.LATEST_FILE, self.model, self.ema, self.optimizer)
         self.state = _State(**saved)
+        if self.state.plateau:  # a run of an earlier version has none
+            self.plateau = Plateau(**self.state.plateau)
         if self.mixed and self.state.scaler:  # a run that began on a CPU has none
             self.scaler.load_state_dict(self.state.scaler)
 
@@ -119,8 +125,9 @@ class Training:
         if self.skip.progress:
             return
         self.state.scaler = self.scaler.state_dict()
+        self.state.plateau = asdict(self.plateau)
         save_training_state(self.folder / place.LATEST_FILE, self.model, self.ema, self.optimizer, asdict(self.state))
-        shown = {k: v for k, v in asdict(self.state).items() if k != "scaler"}
+        shown = {k: v for k, v in asdict(self.state).items() if k not in ("scaler", "plateau")}
         files.write_json(self.folder / place.PROGRESS_FILE, shown | {"epochs": self.config.trainer.epochs})
 
     def go(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
@@ -172,10 +179,10 @@ class Training:
             parameters = sum(p.numel() for p in self.model.parameters())
             about = {"epoch": number, "validation_mean_iou": scores.mean_iou, "parameters": parameters}
             save_weights(self.folder / place.WEIGHTS_FILE, self.kept, about)
-        return {
+        row = {
             "epoch": number,
             "step": self.state.step,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.rate,
             "training_loss": round(loss, 6),
             "validation_loss": None if checked is None or not math.isfinite(checked) else round(checked, 6),
             "validation_mean_iou": round(scores.mean_iou, 6),
@@ -183,6 +190,10 @@ class Training:
             "training_images_per_second": round(self.steps * self.batch_size / trained, 3),
             "seconds": round(time.perf_counter() - started, 3),
         }
+        schedule = self.config.trainer.learning_rate_scheduler
+        watched = row.get(f"{schedule.reduce_eval_split}_{schedule.reduce_eval_metric}")
+        self.plateau.observe(math.nan if watched is None else watched)
+        return row
 
     def _train_epoch(self, number: int) -> float:
         # Seeded by (seed, epoch): a resumed epoch draws what the uninterrupted one would have drawn.
@@ -191,6 +202,8 @@ class Training:
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.data), generator=generator).tolist()[: self.steps * self.batch_size]
         self.model.train()
+        if self.config.trainer.frozen_patterns:
+            rest(self.model)
         if self.frozen:
             backbone_of(self.model.encoder).eval()
         total = torch.zeros(2, device=self.device)
@@ -214,14 +227,12 @@ class Training:
     def _step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """One update; returns the loss, and what was minimised: the loss with those of the auxiliary maps."""
         trainer = self.config.trainer
-        rate = learning_rate(
+        self.rate = self.plateau.factor * learning_rate(
             self.state.step, trainer.epochs * self.steps, trainer.learning_rate, trainer.learning_rate_scheduler
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        for label in self.mute:
-            y = y.masked_fill(y == label, self.loss.ignore_index)
-        if not (y != self.loss.ignore_index).any():
+            group["lr"] = self.rate * group.get("lr_scale", 1.0)  # checkpoints of earlier versions have none
+        if not self.loss.weights(y).any():
             return torch.zeros(2, device=self.device)  # nothing to learn from
         with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.mixed):
             logits, auxiliary = self.model.forward_aux(x)
@@ -231,9 +242,9 @@ class Training:
             loss = loss + weight * self.loss(more.float(), y)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if trainer.gradient_clipping.clipglobalnorm is not None:
+        if trainer.gradient_clipping.limits:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), trainer.gradient_clipping.clipglobalnorm)
+            clip(self.model.parameters(), trainer.gradient_clipping)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:

@@ -25,6 +25,7 @@ from segdeploy.progress import progress
 from segdeploy.run_folder import Skip, find_run
 from segdeploy.runtime.torch_runner import pick_device
 from segdeploy.train.epochs import Training, TrainResult
+from segdeploy.train.freeze import freeze
 from segdeploy.train.losses import class_weights
 from segdeploy.train.record import training_set_metadata
 
@@ -82,6 +83,7 @@ def train(
     spec, segmenter = from_config(config, report.classes, pretrained=start is None, head=head)
     if start is not None:
         _load_start(start, segmenter)
+    freeze(segmenter, config.trainer.frozen_patterns)  # now, so that a mistake leaves nothing written
     crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]
     try_training(
         segmenter,
@@ -178,7 +180,8 @@ def checked_parts(
         classes = settle_classes(together, config.mask.preprocessing, f"output feature {config.mask.name!r}")
     # Frequencies come from the training part alone.
     report = judge(facts, classes, config.preprocessing.allow)["training"]
-    class_weights(config.mask.loss, classes, report)
+    for loss in config.mask.losses:
+        class_weights(loss, classes, report)
     return parts, report
 
 
