@@ -94,3 +94,38 @@ def test_a_pattern_that_is_found_nowhere_leaves_nothing_written(tiny_table, tmp_
     with pytest.raises(ConfigError, match="'encodr' is found in no parameter's name"):
         train(config, Tables(dataset=tiny_table), tmp_path / "runs", device="cpu")
     assert not (tmp_path / "runs").exists()
+
+
+ONE_SIZE = """
+from torch import nn
+from segdeploy.plugin import EncoderPlugin, FeatureMap, Section, hookimpl
+
+class Config(Section):
+    pass
+
+class Narrow(nn.Module):
+    features = (FeatureMap(channels=4, stride=4), FeatureMap(channels=4, stride=8))
+
+    def __init__(self, config):
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 2, 2)
+
+    def forward(self, image):
+        if image.shape[-2:] != (32, 48):
+            raise ValueError("takes 48x32 pixels alone")
+        fine = self.fine(image)
+        return fine, self.coarse(fine)
+
+@hookimpl
+def segdeploy_register_encoders(register):
+    register(EncoderPlugin(name="narrow", summary="", config=Config, build=Narrow))
+"""
+
+
+def test_an_encoder_whose_layers_cannot_be_seen_leaves_nothing_written(install, tiny_table, tmp_path):
+    install("acme", "encoder.narrow", ONE_SIZE)
+    words = ["encoder={type: narrow}", "decoder={type: unet, channels: [8]}", "trainer.layers_to_freeze_regex=null"]
+    config = parse_config(CONFIG, overrides=words)
+    with pytest.raises(ConfigError, match=r"trainer\.optimizer\.layer_decay: .* use encoder_lr_scale instead"):
+        train(config, Tables(dataset=tiny_table), tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
