@@ -31,8 +31,8 @@ class Scheduler(Frozen):
         "cosine"
     )
     """cosine: one half-wave from `learning_rate` to `eta_min`, or one every `t_0` steps. linear: to 0. polynomial,
-    exponential: see their keys. inverse_sqrt: Vaswani et al. 2017. one_cycle: Smith and Topin 2018. wsd: up, level and
-    down again (Hu et al. 2024). null: constant."""
+    exponential: see their keys. inverse_sqrt: Vaswani et al. 2017. one_cycle: Smith and Topin 2018, the rate
+    alone. wsd: up, level and down again (Hu et al. 2024). null: constant."""
     warmup_fraction: Fraction = 0.05
     """Share of all steps over which the rate rises in a line from 0; inverse_sqrt, one_cycle and wsd rise by keys of
     their own."""

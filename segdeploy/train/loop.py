@@ -27,6 +27,7 @@ from segdeploy.runtime.torch_runner import pick_device
 from segdeploy.train.epochs import Training, TrainResult
 from segdeploy.train.freeze import freeze
 from segdeploy.train.losses import class_weights
+from segdeploy.train.optim import build_optimizer
 from segdeploy.train.record import training_set_metadata
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ def train(
     spec, segmenter = from_config(config, report.classes, pretrained=start is None, head=head)
     if start is not None:
         _load_start(start, segmenter)
-    freeze(segmenter, config.trainer.frozen_patterns)  # now, so that a mistake leaves nothing written
+    # The run will do this itself; here a mistake leaves nothing written.
+    freeze(segmenter, config.trainer.frozen_patterns)
+    build_optimizer(segmenter, config.trainer)
     crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]
     try_training(
         segmenter,

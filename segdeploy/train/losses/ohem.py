@@ -30,7 +30,7 @@ class Ohem(ImageObjective):
         ids = labels.flatten(1)
         with torch.no_grad():
             labelled = ids != IGNORE
-            probability = torch.exp(-losses).masked_fill(~labelled, 2)  # behind all others
+            probability = torch.exp(-losses)  # 1 where ignored, behind all others
             place = (labelled.sum(1, keepdim=True) - 1).clamp(0, self.min_kept)
             limit = probability.sort(1).values.gather(1, place).clamp_min(self.threshold)
             weights = ((probability < limit) & labelled).float()
