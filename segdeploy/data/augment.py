@@ -94,7 +94,7 @@ class Augment:
         # Centred on the mean first, so that grid_sample's zero padding is the mean colour.
         x = images.permute(0, 3, 1, 2).float().div_(255).sub_(mean)
         y = masks
-        operations = [sum(of_one, []) for of_one in zip(*drawn.values(), strict=True)]
+        operations = [[o for mine in of_one for o in mine] for of_one in zip(*drawn.values(), strict=True)]
         if self.moves or moves_pixels(operations):
             warp = warp_of(operations, (height, width)) if operations else None
             window = Window.of(self.crop, (height, width), self.pixels)

@@ -12,6 +12,7 @@ from segdeploy import bundle, files
 from segdeploy import run_folder as place
 from segdeploy.checkpoint import load_weights
 from segdeploy.config.load import read_run_config
+from segdeploy.data.augment_mix import pasted_classes
 from segdeploy.data.discover import settle_classes
 from segdeploy.data.facts import read_part_facts
 from segdeploy.data.input_size import settle_input_size
@@ -168,7 +169,7 @@ def checked_parts(
 
     Raises:
         DataError: see `read_parts`, `settle_classes` and `judge`.
-        ConfigError: see `class_weights`.
+        ConfigError: see `class_weights` and `pasted_classes`.
     """
     parts = read_parts(tables, config)
     with progress("checking images and masks") as step:
@@ -179,6 +180,9 @@ def checked_parts(
     # Frequencies come from the training part alone.
     report = judge(facts, classes, config.preprocessing.allow)["training"]
     class_weights(config.mask.loss, classes, report)
+    for step in config.image.augmentation:
+        if step.type == "random_copy_paste":
+            pasted_classes(step, report)
     return parts, report
 
 
