@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms.v2 import functional as reference
 
-from segdeploy.config import parse_config
 from segdeploy.config.augmentation import (
     Blur,
     Brightness,
@@ -17,8 +15,8 @@ from segdeploy.config.augmentation import (
     Scale,
     VerticalFlip,
 )
-from segdeploy.data.augment import Augment, adjust_brightness, adjust_contrast, gaussian_blur
-from segdeploy.errors import ConfigError
+from segdeploy.data.augment import Augment
+from segdeploy.data.augment_color import adjust_brightness, adjust_contrast
 from segdeploy.model.spec import Preprocessing
 
 SPEC = Preprocessing(height=48, width=64, resize="stretch", mean=(0.25, 0.5, 0.75), std=(0.5, 0.25, 0.125))
@@ -158,36 +156,6 @@ def test_same_generator_same_result():
     assert not torch.equal(first, other)
 
 
-def noise(n=6, size=(33, 47)):
-    return torch.rand(n, 3, *size, generator=generator())
-
-
-FACTORS = torch.tensor([0.0, 0.5, 0.9, 1.0, 1.3, 2.0])
-
-
-@pytest.mark.parametrize("name", ["brightness", "contrast"])
-def test_color_against_torchvision(name):
-    ours, theirs = {
-        "brightness": (adjust_brightness, reference.adjust_brightness),
-        "contrast": (adjust_contrast, reference.adjust_contrast),
-    }[name]
-    x = noise()
-    found = ours(x.clone(), FACTORS)
-    for image, result, factor in zip(x, found, FACTORS.tolist(), strict=True):
-        torch.testing.assert_close(result, theirs(image, factor), atol=2e-4, rtol=0)  # its red weighs 0.2989
-
-
-@pytest.mark.parametrize("kernel_size", [3, 5, 31])
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_blur_against_torchvision(kernel_size, channels_last):
-    x, sigmas = noise(), torch.tensor([0.1, 0.3, 0.5, 1.0, 1.7, 2.0])
-    given = x.contiguous(memory_format=torch.channels_last) if channels_last else x
-    found = gaussian_blur(given, sigmas, kernel_size)
-    for image, result, sigma in zip(x, found, sigmas.tolist(), strict=True):
-        expected = reference.gaussian_blur(image, [kernel_size, kernel_size], [sigma, sigma])
-        torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
-
-
 COLOR_STEPS = (
     lambda p: Blur(type="random_blur", probability=p),
     lambda p: Brightness(type="random_brightness", min=0.5, max=0.9, probability=p),
@@ -239,50 +207,3 @@ def test_rotation_is_drawn_per_sample(probability, low, high):
         images, masks, generator()
     )
     assert low <= sum(not torch.equal(a, b.long()) for a, b in zip(y, masks, strict=True)) <= high
-
-
-CONFIG = """
-input_features:
-  - name: image
-    type: image
-    preprocessing: {height: 64, width: 64}
-    augmentation: AUGMENTATION
-    encoder: unet
-output_features:
-  - {name: mask, type: image, preprocessing: {num_classes: 2}, decoder: unet}
-"""
-
-
-@pytest.mark.parametrize(
-    ("written", "steps"),
-    [
-        ("false", []),
-        ("true", ["random_horizontal_flip", "random_rotate"]),
-        ("[]", []),
-        ("[{type: random_blur}, {type: random_brightness, max: 1.5}]", ["random_blur", "random_brightness"]),
-    ],
-)
-def test_augmentation_as_ludwig_writes_it(written, steps):
-    config = parse_config(CONFIG.replace("AUGMENTATION", written))
-    assert [s.type for s in config.image.augmentation] == steps
-    assert all(s.probability == 0.5 for s in config.image.augmentation)
-    again = type(config).model_validate_json(config.model_dump_json())
-    assert again.image.augmentation == config.image.augmentation
-
-
-@pytest.mark.parametrize(
-    ("written", "said"),
-    [
-        ("[{type: random_blur, kernel_size: 4}]", "kernel_size 4 is even; expected an odd number"),
-        ("[{type: random_contrast, min: 3}]", "min 3.0 is above max 2.0"),
-        ("[{type: random_blurr}]", "no type is named 'random_blurr'; did you mean 'random_blur'?"),
-        ("[{type: random_brightness, maxx: 1}]", "augmentation[0].maxx: unknown key; did you mean 'max'?"),
-        ("maybe", "expected true, false or a list of steps, got 'maybe'"),
-    ],
-)
-def test_mistakes_in_augmentation_are_one_line(written, said):
-    with pytest.raises(ConfigError) as caught:
-        parse_config(CONFIG.replace("AUGMENTATION", written), "c.yaml")
-    assert said in str(caught.value)
-    assert str(caught.value).startswith("c.yaml:6: input_features[0].augmentation")
-    assert len(str(caught.value).splitlines()) == 1
