@@ -133,5 +133,5 @@ def _inspect_augment(paths: tuple[Path, ...], config: Path | None, output: Path,
     path = write_preview(
         load_config(config), paths[0] if paths else None, output, samples=samples, draws=draws, seed=seed
     )
-    say(f"{path}: {samples} samples, {draws} draws of each")
+    say(f"{path}")
     return 0

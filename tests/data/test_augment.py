@@ -1,15 +1,23 @@
 """The mask must move with the image: pictures whose colour tells the class are augmented and compared."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 
+from segdeploy.classes import ClassMap
 from segdeploy.config.augmentation import (
+    AutoAugmentation,
     Blur,
     Brightness,
     ColorJitter,
     Contrast,
+    CopyPaste,
     Crop,
+    CutMix,
+    Gamma,
+    Grayscale,
     HorizontalFlip,
     Rotate,
     Scale,
@@ -17,6 +25,7 @@ from segdeploy.config.augmentation import (
 )
 from segdeploy.data.augment import Augment
 from segdeploy.data.augment_color import adjust_brightness, adjust_contrast
+from segdeploy.data.scan import ScanReport
 from segdeploy.model.spec import Preprocessing
 
 SPEC = Preprocessing(height=48, width=64, resize="stretch", mean=(0.25, 0.5, 0.75), std=(0.5, 0.25, 0.125))
@@ -207,3 +216,145 @@ def test_rotation_is_drawn_per_sample(probability, low, high):
         images, masks, generator()
     )
     assert low <= sum(not torch.equal(a, b.long()) for a, b in zip(y, masks, strict=True)) <= high
+
+
+def report(masks):
+    """What a scan of these masks would say."""
+    pixels = np.bincount(masks.numpy().ravel(), minlength=3)[:3]
+    classes = ClassMap(names=("a", "b", "c"), colors=((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+    return ScanReport(classes, pixels, 0, pixels > 0, Counter({(48, 64): len(masks)}))
+
+
+def every_step(probability):
+    """Each kind of step once, all with one probability."""
+    return (
+        HorizontalFlip(type="random_horizontal_flip", probability=probability),
+        VerticalFlip(type="random_vertical_flip", probability=probability),
+        Rotate(type="random_rotate", degree=30.0, probability=probability),
+        AutoAugmentation(type="auto_augmentation", method="rand_augment", probability=probability),
+        CutMix(type="random_cut_mix", probability=probability),
+        CopyPaste(type="random_copy_paste", classes=("b",), probability=probability),
+        ColorJitter(type="random_color", hue=0.2, probability=probability),
+        Blur(type="random_blur", probability=probability),
+        Brightness(type="random_brightness", probability=probability),
+        Contrast(type="random_contrast", probability=probability),
+        Gamma(type="random_gamma", probability=probability),
+        Grayscale(type="random_grayscale", probability=probability),
+    )
+
+
+def test_nothing_happens_where_all_probabilities_are_zero():
+    images, masks = batch(8)
+    plain, _ = Augment((), SPEC)(images, masks, generator())
+    x, y = Augment(every_step(0.0), SPEC, report(masks))(images, masks, generator())
+    torch.testing.assert_close(x, plain, atol=1e-3, rtol=0)
+    assert torch.equal(y, masks.long())
+
+
+MIXED = (
+    Scale(type="random_scale", min=0.6, max=1.8),
+    HorizontalFlip(type="random_horizontal_flip"),
+    Rotate(type="random_rotate", degree=25.0),
+    CutMix(type="random_cut_mix"),
+    CopyPaste(type="random_copy_paste", classes=("b",)),
+)
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [
+        Crop(type="random_crop", height=40, width=56),
+        Crop(type="random_crop", height=24, width=32, cat_max_ratio=0.5),
+        Crop(type="random_crop", height=24, width=32, rare_class_probability=0.7),
+        Crop(type="random_crop", height=64, width=96, cat_max_ratio=0.6, rare_class_probability=0.3),
+    ],
+)
+def test_mask_stays_with_the_image_through_windows_and_mixing(crop):
+    images, masks = batch(32)
+    images[:, 20:26, 30:40], masks[:, 20:26, 30:40] = torch.tensor([0, 0, 0], dtype=torch.uint8), 255
+    x, y = Augment((crop, *MIXED), SPEC, report(masks))(images, masks, generator())
+    assert x.shape[2:] == y.shape[1:] == (crop.height, crop.width)
+    assert set(y.unique().tolist()) <= {0, 1, 2, 255}
+    colors = torch.cat([LEVELS.float(), torch.tensor([SPEC.mean]) * 255, torch.zeros(1, 3)])
+    distance = (denormalise(x).permute(0, 2, 3, 1).unsqueeze(3) - colors).abs().sum(-1)
+    nearest, certain = distance.argmin(-1), distance.min(-1).values < 3
+    label = torch.where(y == 255, 3, y)
+    assert certain.float().mean() > 0.4
+    assert (nearest.clamp(max=3) == label)[certain].float().mean() > 0.995
+
+
+@pytest.mark.parametrize("method", ["trivial_augment", "rand_augment", "auto_augment"])
+def test_mask_moves_with_the_automatic_mixtures(method):
+    images, masks = batch(64)
+    images[:], masks[:] = 20, 0
+    images[:, 8:20, 10:30], masks[:, 8:20, 10:30] = 240, 2
+    step = AutoAugmentation(type="auto_augmentation", method=method)
+    x, y = Augment((step,), SPEC)(images, masks, generator())
+    assert set(y.unique().tolist()) <= {0, 2, 255}
+    assert (y == 255).any()
+    alike = []
+    for image, label in zip(denormalise(x), y, strict=True):
+        inside, outside = image.mean(0)[label == 2], image.mean(0)[label == 0]
+        if len(inside) and abs(inside.mean() - outside.mean()) > 40:  # the mixture left something to see
+            middle = (inside.median() + outside.median()) / 2
+            bright = inside.median() > outside.median()
+            alike.append((((image.mean(0) > middle) == bright) == (label == 2))[label != 255].float().mean().item())
+    assert len(alike) > 40
+    assert min(alike) > 0.95  # all but the soft edge
+
+
+def test_ids_that_are_far_apart_get_nothing_between_them():
+    images, masks = batch(16)
+    masks = masks * 100  # 0, 100, 200
+    steps = (Scale(type="random_scale"), Rotate(type="random_rotate", degree=180.0, probability=1.0))
+    _, y = Augment((*steps, CutMix(type="random_cut_mix")), SPEC)(images, masks, generator())
+    assert set(y.unique().tolist()) == {0, 100, 200, 255}
+
+
+def test_a_balanced_crop_shows_more_than_one_class():
+    images, masks = batch(64)
+    masks[:, :, :40] = 1
+    crop = Crop(type="random_crop", height=32, width=32)
+    balanced = crop.model_copy(update={"cat_max_ratio": 0.75})
+
+    def shares(step):
+        _, y = Augment((step,), SPEC)(images, masks, generator())
+        return torch.stack([(y == label).flatten(1).float().mean(1) for label in range(3)]).amax(0)
+
+    assert (shares(crop) > 0.75).sum() > 20
+    assert (shares(balanced) <= 0.75).all()
+
+
+def test_all_randomness_is_the_generator_s():
+    images, masks = batch(6)
+    crop = Crop(type="random_crop", height=32, width=32, cat_max_ratio=0.6, rare_class_probability=0.5)
+    augment = Augment((crop, *every_step(0.6)), SPEC, report(masks))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = augment(images, masks, generator(3))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again, other = augment(images, masks, generator(3)), augment(images, masks, generator(4))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_the_given_batch_stays_as_it_is():
+    images, masks = batch(6)
+    kept = images.clone(), masks.clone()
+    Augment(every_step(1.0), SPEC, report(masks))(images, masks, generator())
+    assert torch.equal(images, kept[0])
+    assert torch.equal(masks, kept[1])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        CopyPaste(type="random_copy_paste"),
+        Crop(type="random_crop", height=32, width=32, rare_class_probability=0.1),
+    ],
+)
+def test_steps_about_classes_need_the_report(step):
+    with pytest.raises(ValueError, match=step.type):
+        Augment((step,), SPEC)(*batch(), generator())
