@@ -32,7 +32,7 @@ from segdeploy.data.augment_auto import draw_operations, moves_pixels, recolor_e
 from segdeploy.data.augment_color import recolor
 from segdeploy.data.augment_geometry import affine_maps, draw_moves, grid_of, sample_images, sample_labels
 from segdeploy.data.augment_mix import copy_paste, cut_mix, pasted_classes
-from segdeploy.data.augment_window import Window, choose_windows
+from segdeploy.data.augment_window import choose_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,9 +66,10 @@ class Augment:
         self.moves = any(isinstance(s, Crop | HorizontalFlip | Rotate | Scale | VerticalFlip) for s in steps)
         self.recolors = any(not isinstance(s, Crop | HorizontalFlip | Rotate | Scale | VerticalFlip) for s in steps)
         self.crop = next((s for s in steps if isinstance(s, Crop)), None)
+        needy = [s.type for s in steps if isinstance(s, CopyPaste) or (isinstance(s, Crop) and s.rare_class_probability)]
+        if needy and report is None:
+            raise ValueError(f"{needy[0]} needs the report on the training masks")
         self.pixels = None if report is None else torch.from_numpy(report.pixels)
-        if report is None and any(isinstance(s, CopyPaste) for s in steps):
-            raise ValueError("random_copy_paste needs the training masks' report")
         self.pasted = {
             s: pasted_classes(s, report) for s in steps if isinstance(s, CopyPaste) and report is not None
         }
@@ -97,11 +98,11 @@ class Augment:
         operations = [[o for mine in of_one for o in mine] for of_one in zip(*drawn.values(), strict=True)]
         if self.moves or moves_pixels(operations):
             warp = warp_of(operations, (height, width)) if operations else None
-            window = Window.of(self.crop, (height, width), self.pixels)
             moves = draw_moves(self.steps, count, generator, warp)
-            shift_y, shift_x = choose_windows(window, moves, masks, generator)
-            theta = affine_maps(moves.to(shift_y.device), (height, width), window.size, shift_y, shift_x)
-            grid = grid_of(theta.to(x.device), window.size)
+            shift_y, shift_x = choose_windows(self.crop, self.pixels, moves, masks, generator)
+            size = (height, width) if self.crop is None else (self.crop.height, self.crop.width)
+            theta = affine_maps(moves.to(shift_y.device), (height, width), size, shift_y, shift_x)
+            grid = grid_of(theta.to(x.device), size)
             x, y = sample_images(x, grid), sample_labels(masks, grid)
         y = y.long()
         if self.recolors:

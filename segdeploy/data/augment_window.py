@@ -6,7 +6,6 @@ An offset is that of a window's centre from its picture's, in the picture's pixe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,59 +25,32 @@ _LATTICE = 128
 """Labels are counted on at least so many rows and columns of a window, or on all of a smaller one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The random window that a configuration wants.
-
-    `pixels` is (C,): how many labelled pixels of the training masks each class has; None: nobody has counted.
-    """
-
-    size: Size
-    ratio: float = 1.0
-    rare: float = 0.0
-    pixels: Tensor | None = None
-
-    @classmethod
-    def of(cls, crop: Crop | None, picture: Size, pixels: Tensor | None) -> Window:
-        """The step's window; without one the whole picture's size.
-
-        Raises:
-            ValueError: it is to lie about rare classes, and `pixels` is None.
-        """
-        if crop is None:
-            return cls(picture)
-        if crop.rare_class_probability and pixels is None:
-            raise ValueError("random_crop.rare_class_probability needs the pixels of each class")
-        return cls((crop.height, crop.width), crop.cat_max_ratio, crop.rare_class_probability, pixels)
-
-
 def choose_windows(
-    window: Window, moves: Moves, masks: Tensor, generator: torch.Generator
+    crop: Crop | None, pixels: Tensor | None, moves: Moves, masks: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """(N,) offsets along y and x, on the CPU unless the masks decide.
 
     Args:
-        window: what is wanted.
+        crop: the windows that are wanted; None: of the pictures' size.
+        pixels: (C,), how many pixels of the training masks each class has; only windows about rare classes need it.
         moves: of the N pictures, on the CPU.
         masks: (N, H, W) uint8, 255 = ignore.
         generator: on the CPU.
     """
-    count = len(masks)
     picture: Size = (masks.shape[1], masks.shape[2])
-    first = [
-        _place(full, side, moves.scale, torch.rand(count, generator=generator) - 0.5)
-        for full, side in zip(picture, window.size, strict=True)
-    ]
-    shift = torch.stack(first)  # (2, N)
-    if window.ratio < 1:
-        where = torch.rand(TRIES - 1, 2, count, generator=generator) - 0.5
-        more = [
-            torch.stack([_place(full, side, moves.scale, w) for full, side, w in zip(picture, window.size, one, strict=True)])
-            for one in where
-        ]
-        shift = _balanced(torch.stack([shift, *more]), window, moves, masks)
-    if window.rare and window.pixels is not None:
-        shift = _about_rare(shift, window, moves, masks, generator)
+    size = picture if crop is None else (crop.height, crop.width)
+
+    def draw() -> Tensor:
+        """(2, N) offsets."""
+        sides = zip(picture, size, strict=True)
+        places = [_place(full, side, moves.scale, torch.rand(len(masks), generator=generator) - 0.5) for full, side in sides]
+        return torch.stack(places)
+
+    shift = draw()
+    if crop is not None and crop.cat_max_ratio < 1:
+        shift = _balanced(torch.stack([shift, *(draw() for _ in range(TRIES - 1))]), crop, moves, masks)
+    if crop is not None and crop.rare_class_probability and pixels is not None:
+        shift = _about_rare(shift, crop, pixels, moves, masks, generator)
     return shift[0], shift[1]
 
 
@@ -96,30 +68,32 @@ def _snap(offset: Tensor, full: int, window: int) -> Tensor:
     return ((offset + corner).round() - corner).float()
 
 
-def _balanced(tries: Tensor, window: Window, moves: Moves, masks: Tensor) -> Tensor:
+def _balanced(tries: Tensor, crop: Crop, moves: Moves, masks: Tensor) -> Tensor:
     """Of (TRIES, 2, N) offsets the first whose window keeps the ratio, or else that of the most even window: (2, N)."""
     device, picture = masks.device, (masks.shape[1], masks.shape[2])
-    step = max(1, min(window.size) // _LATTICE)
-    lattice = (-(-window.size[0] // step), -(-window.size[1] // step))
+    size = (crop.height, crop.width)
+    step = max(1, min(size) // _LATTICE)
+    lattice = (-(-size[0] // step), -(-size[1] // step))
     moves, tries = moves.to(device), tries.to(device)
     best = tries[0]
     least = torch.full((len(masks),), torch.inf, device=device)
     for shift in tries:
-        theta = affine_maps(moves, picture, window.size, shift[0], shift[1])
+        theta = affine_maps(moves, picture, size, shift[0], shift[1])
         share = largest_share(sample_labels(masks, grid_of(theta, lattice)))
-        better = (least > window.ratio) & (share < least)
+        better = (least > crop.cat_max_ratio) & (share < least)
         best, least = torch.where(better, shift, best), torch.where(better, share, least)
-        if device.type == "cpu" and bool((least <= window.ratio).all()):
+        if device.type == "cpu" and bool((least <= crop.cat_max_ratio).all()):
             break  # elsewhere it would cost more to ask than to go on
     return best
 
 
-def _about_rare(shift: Tensor, window: Window, moves: Moves, masks: Tensor, generator: torch.Generator) -> Tensor:
-    """(2, N) offsets, of which a share of `window.rare` is replaced by that of a pixel of a drawn class."""
+def _about_rare(
+    shift: Tensor, crop: Crop, pixels: Tensor, moves: Moves, masks: Tensor, generator: torch.Generator
+) -> Tensor:
+    """(2, N) offsets, of which a share of `rare_class_probability` is replaced by that of a pixel of a drawn class."""
     device, count = masks.device, len(masks)
-    fires = (torch.rand(count, generator=generator) < window.rare).to(device)
-    assert window.pixels is not None
-    rarity = torch.where(window.pixels > 0, window.pixels.sum() / window.pixels, 0.0).float()
+    fires = (torch.rand(count, generator=generator) < crop.rare_class_probability).to(device)
+    rarity = torch.where(pixels > 0, pixels.sum() / pixels, 0.0).float()
     row, column, found = draw_pixels(masks, rarity, generator)
     picture = (masks.shape[1], masks.shape[2])
     # A pixel's centre lies half a pixel from its corner.
@@ -129,7 +103,7 @@ def _about_rare(shift: Tensor, window: Window, moves: Moves, masks: Tensor, gene
         point = (back @ torch.cat([point, torch.ones_like(point[:, :1])], 1)[..., None])[:, :2, 0]
     scale = moves.scale.to(device)
     centred = []
-    for full, side, offset in zip(picture, window.size, (point[:, 1], point[:, 0]), strict=True):
+    for full, side, offset in zip(picture, (crop.height, crop.width), (point[:, 1], point[:, 0]), strict=True):
         reach = (scale * full - side).abs() / scale / 2  # inside the picture, as far as it goes
         centred.append(_snap(offset.clamp(-reach, reach), full, side))
     return torch.where(fires & found, torch.stack(centred), shift.to(device))

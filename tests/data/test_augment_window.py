@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 import torch
 
+from segdeploy.config.augmentation import Crop
 from segdeploy.data.augment_geometry import Moves, affine_maps, grid_of, sample_labels
-from segdeploy.data.augment_window import TRIES, Window, choose_windows, count_labels, draw_pixels, largest_share
+from segdeploy.data.augment_window import TRIES, choose_windows, count_labels, draw_pixels, largest_share
 
 SIZE = (60, 80)
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def crop(size, **keys):
+    return Crop(type="random_crop", height=size[0], width=size[1], **keys)
 
 
 def still(count, scale=1.0, angle=0.0):
@@ -48,10 +53,9 @@ def test_counts_and_shares_are_those_of_numpy():
 @pytest.mark.parametrize("window", [(24, 32), (60, 40), (17, 19)])
 def test_balanced_crop_is_that_of_a_plain_loop(window):
     masks, ratio = coarse(64), 0.7
-    shift_y, shift_x = choose_windows(Window(window, ratio), still(64), masks, generator(3))
+    shift_y, shift_x = choose_windows(crop(window, cat_max_ratio=ratio), None, still(64), masks, generator(3))
     draws = generator(3)
-    first = torch.stack([torch.rand(64, generator=draws), torch.rand(64, generator=draws)])
-    places = torch.cat([first[None], torch.rand(TRIES - 1, 2, 64, generator=draws)]).double().numpy()
+    places = torch.stack([torch.rand(64, generator=draws) for _ in range(2 * TRIES)]).view(TRIES, 2, 64).double().numpy()
     tried = []
     for i, mask in enumerate(masks.numpy()):
         shares = []
@@ -79,8 +83,8 @@ def test_share_is_kept_wherever_a_try_keeps_it(scale, angle):
         grid = grid_of(affine_maps(moves, SIZE, window, shift_y, shift_x), window)
         return np.array([share_of(w) for w in sample_labels(masks, grid).numpy()])
 
-    plain = shares(*choose_windows(Window(window), moves, masks, generator()))
-    kept = shares(*choose_windows(Window(window, ratio), moves, masks, generator()))
+    plain = shares(*choose_windows(crop(window), None, moves, masks, generator()))
+    kept = shares(*choose_windows(crop(window, cat_max_ratio=ratio), None, moves, masks, generator()))
     assert (kept <= np.maximum(plain, ratio) + 1e-6).all()  # the first of the tries is the plain one
     assert ((kept > ratio) < (plain > ratio)).sum() > 5
     assert np.array_equal(kept[plain <= ratio], plain[plain <= ratio])
@@ -89,9 +93,9 @@ def test_share_is_kept_wherever_a_try_keeps_it(scale, angle):
 def test_large_windows_are_judged_on_a_lattice():
     mask = torch.zeros(1, 600, 900, dtype=torch.uint8)
     mask[:, :, 300:] = 1
-    window = Window((512, 384), 0.7)
+    window = crop((512, 384), cat_max_ratio=0.7)
     for seed in range(5):
-        _, shift_x = choose_windows(window, still(1), mask, generator(seed))
+        _, shift_x = choose_windows(window, None, still(1), mask, generator(seed))
         left = round(shift_x.item() + (900 - 384) / 2)
         zeros = min(max(300 - left, 0), 384) / 384
         assert max(zeros, 1 - zeros) <= 0.7 + 2 / 128
@@ -142,9 +146,8 @@ def test_windows_lie_about_the_rare_class(scale, angle, warp):
     pixels = torch.tensor([200 * 4796, 800])
 
     def shown(probability):
-        window = Window((16, 16), rare=probability, pixels=pixels)
-        shifts = choose_windows(window, moves, masks, generator(1))
-        grid = grid_of(affine_maps(moves, SIZE, window.size, *shifts), window.size)
+        shifts = choose_windows(crop((16, 16), rare_class_probability=probability), pixels, moves, masks, generator(1))
+        grid = grid_of(affine_maps(moves, SIZE, (16, 16), *shifts), (16, 16))
         return (sample_labels(masks, grid) == 1).flatten(1).any(1).float().mean().item()
 
     chance, half, always = shown(0.0), shown(0.5), shown(1.0)
@@ -155,7 +158,7 @@ def test_windows_lie_about_the_rare_class(scale, angle, warp):
 def test_a_window_about_a_rare_class_stays_inside_the_picture_and_on_whole_pixels():
     masks = torch.zeros(2, *SIZE, dtype=torch.uint8)
     masks[0, 0, 0], masks[1, 59, 41] = 1, 1
-    window = Window((24, 33), rare=1.0, pixels=torch.tensor([0, 2]))
-    shift_y, shift_x = choose_windows(window, still(2), masks, generator())
+    window = crop((24, 33), rare_class_probability=1.0)
+    shift_y, shift_x = choose_windows(window, torch.tensor([0, 2]), still(2), masks, generator())
     assert (shift_y + (60 - 24) / 2).tolist() == [0, 36]
     assert (shift_x + (80 - 33) / 2).tolist() == [0, 41 - 16]
