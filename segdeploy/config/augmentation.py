@@ -200,7 +200,8 @@ Augmentation = Annotated[
     Field(discriminator="type"),
 ]
 
-_ONCE = (HorizontalFlip, VerticalFlip, Rotate, Scale, Crop)
+GEOMETRIC = (HorizontalFlip, VerticalFlip, Rotate, Scale, Crop)
+"""Steps that are one map together: one angle, one scale and one window, so that each may stand once."""
 
 
 def _as_steps(value: Any) -> Any:
@@ -215,8 +216,7 @@ def _as_steps(value: Any) -> Any:
 
 
 def _once_each(steps: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
-    """All geometric steps are one map, which has one angle, one scale and one window."""
-    counts = Counter(step.type for step in steps if isinstance(step, _ONCE))
+    counts = Counter(step.type for step in steps if isinstance(step, GEOMETRIC))
     if more := [name for name, count in counts.items() if count > 1]:
         raise ValueError(f"{', '.join(more)} may stand once; give it the whole range")
     return steps

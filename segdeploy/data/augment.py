@@ -18,16 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segdeploy.config.augmentation import (
-    AutoAugmentation,
-    CopyPaste,
-    Crop,
-    CutMix,
-    HorizontalFlip,
-    Rotate,
-    Scale,
-    VerticalFlip,
-)
+from segdeploy.config.augmentation import GEOMETRIC, AutoAugmentation, CopyPaste, Crop, CutMix
 from segdeploy.data.augment_auto import draw_operations, moves_pixels, recolor_each, warp_of
 from segdeploy.data.augment_color import recolor
 from segdeploy.data.augment_geometry import affine_maps, draw_moves, grid_of, sample_images, sample_labels
@@ -40,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segdeploy.config.augmentation import Augmentation
+    from segdeploy.data.augment_auto import Operation
     from segdeploy.data.scan import ScanReport
     from segdeploy.model.spec import Preprocessing
 
@@ -63,10 +55,12 @@ class Augment:
         self.steps = steps
         self.mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
         self.std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
-        self.moves = any(isinstance(s, Crop | HorizontalFlip | Rotate | Scale | VerticalFlip) for s in steps)
-        self.recolors = any(not isinstance(s, Crop | HorizontalFlip | Rotate | Scale | VerticalFlip) for s in steps)
+        self.moves = any(isinstance(step, GEOMETRIC) for step in steps)
+        self.changes = not all(isinstance(step, GEOMETRIC) for step in steps)
         self.crop = next((s for s in steps if isinstance(s, Crop)), None)
-        needy = [s.type for s in steps if isinstance(s, CopyPaste) or (isinstance(s, Crop) and s.rare_class_probability)]
+        needy = [
+            s.type for s in steps if isinstance(s, CopyPaste) or (isinstance(s, Crop) and s.rare_class_probability)
+        ]
         if needy and report is None:
             raise ValueError(f"{needy[0]} needs the report on the training masks")
         self.pixels = None if report is None else torch.from_numpy(report.pixels)
@@ -88,33 +82,45 @@ class Augment:
         mean, std = self.mean.to(images.device), self.std.to(images.device)
         count, height, width, _ = images.shape
         drawn = {
-            i: draw_operations(step, count, (height, width), generator)
-            for i, step in enumerate(self.steps)
+            place: draw_operations(step, count, (height, width), generator)
+            for place, step in enumerate(self.steps)
             if isinstance(step, AutoAugmentation)
         }
         # Centred on the mean first, so that grid_sample's zero padding is the mean colour.
         x = images.permute(0, 3, 1, 2).float().div_(255).sub_(mean)
-        y = masks
-        operations = [[o for mine in of_one for o in mine] for of_one in zip(*drawn.values(), strict=True)]
-        if self.moves or moves_pixels(operations):
-            warp = warp_of(operations, (height, width)) if operations else None
-            moves = draw_moves(self.steps, count, generator, warp)
-            shift_y, shift_x = choose_windows(self.crop, self.pixels, moves, masks, generator)
-            size = (height, width) if self.crop is None else (self.crop.height, self.crop.width)
-            theta = affine_maps(moves.to(shift_y.device), (height, width), size, shift_y, shift_x)
-            grid = grid_of(theta.to(x.device), size)
-            x, y = sample_images(x, grid), sample_labels(masks, grid)
-        y = y.long()
-        if self.recolors:
+        x, y = self._move(x, masks, list(drawn.values()), generator)
+        if self.changes:
             x.add_(mean)
-            for i, step in enumerate(self.steps):
-                if isinstance(step, AutoAugmentation):
-                    x = recolor_each(x, drawn[i])
-                elif isinstance(step, CutMix):
-                    x, y = cut_mix(x, y, step, generator)
-                elif isinstance(step, CopyPaste):
-                    x, y = copy_paste(x, y, step, self.pasted[step], generator)
-                elif not isinstance(step, Crop | HorizontalFlip | Rotate | Scale | VerticalFlip):
-                    x = recolor(x, step, generator)
+            for place, step in enumerate(self.steps):
+                x, y = self._change(x, y, step, drawn.get(place, []), generator)
             x = x.sub_(mean)
         return x.div_(std), y
+
+    def _move(
+        self, x: Tensor, masks: Tensor, drawn: Sequence[Sequence[Sequence[Operation]]], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The geometric steps, and what is geometric of the operations that were drawn for each automatic mixture."""
+        picture = (masks.shape[1], masks.shape[2])
+        operations = [[o for one in of_sample for o in one] for of_sample in zip(*drawn, strict=True)]
+        if not self.moves and not moves_pixels(operations):
+            return x, masks.long()
+        moves = draw_moves(self.steps, len(x), generator, warp_of(operations, picture) if operations else None)
+        shift_y, shift_x = choose_windows(self.crop, self.pixels, moves, masks, generator)
+        size = picture if self.crop is None else (self.crop.height, self.crop.width)
+        theta = affine_maps(moves.to(shift_y.device), picture, size, shift_y, shift_x)
+        grid = grid_of(theta.to(x.device), size)
+        return sample_images(x, grid), sample_labels(masks, grid).long()
+
+    def _change(
+        self, x: Tensor, y: Tensor, step: Augmentation, drawn: Sequence[Sequence[Operation]], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """One step on (N, 3, h, w) images on the scale 0..1 and their labels; geometric ones are done."""
+        if isinstance(step, GEOMETRIC):
+            return x, y
+        if isinstance(step, CutMix):
+            return cut_mix(x, y, step, generator)
+        if isinstance(step, CopyPaste):
+            return copy_paste(x, y, step, self.pasted[step], generator)
+        if isinstance(step, AutoAugmentation):
+            return recolor_each(x, drawn), y
+        return recolor(x, step, generator), y
