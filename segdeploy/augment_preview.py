@@ -150,7 +150,8 @@ def _cell(image: Picture, labels: Picture, classes: ClassMap) -> tuple[Image.Ima
 def _hatched(size: tuple[int, int]) -> Picture:
     """(H, W, 3) diagonal stripes: no class has such a pattern."""
     stripes = (np.arange(size[1])[:, None] + np.arange(size[0])) // 4 % 2
-    return np.array(_HATCH, np.uint8)[stripes]
+    hatched: Picture = np.array(_HATCH, np.uint8)[stripes]
+    return hatched
 
 
 def _legend(classes: ClassMap, width: int) -> Image.Image:

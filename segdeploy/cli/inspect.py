@@ -38,8 +38,10 @@ def _target(_: click.Context, __: click.Parameter, value: str | None) -> str | N
 @click.option("--augment", is_flag=True, help="Draw what the configuration makes of its training samples, as a PNG.")
 @options.output("augmentation.png", "With --augment: the picture.")
 @click.option("--samples", type=click.IntRange(1, 64), default=4, show_default=True, help="With --augment: samples.")
-@click.option("--draws", type=click.IntRange(1, 16), default=3, show_default=True, help="With --augment: draws of each.")
-@click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="With --augment: of the draws.")
+@click.option(
+    "--draws", type=click.IntRange(1, 16), default=3, show_default=True, help="With --augment: draws of each."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="With --augment: its draws.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 def command(
     paths: tuple[Path, ...],

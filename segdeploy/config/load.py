@@ -212,6 +212,5 @@ def _check_augmentation(config: RunConfig, source: Source) -> None:
         if step.type != "random_copy_paste" or step.classes == "rare" or names is None:
             continue
         if unknown := [name for name in step.classes if name not in names]:
-            path = (*path, "classes")
             said = f"no class is named {unknown[0]!r}{suggest(unknown[0], names)}"
-            raise ConfigError(f"{source.where(path)}: {dotted(path)}: {said}")
+            raise ConfigError(f"{source.where((*path, 'classes'))}: {dotted((*path, 'classes'))}: {said}")

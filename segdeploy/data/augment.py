@@ -7,9 +7,9 @@ of it, in the order in which they are listed.
 Why not torchvision's v2 transforms on tv_tensors, which change image and mask alike, too? They draw one set of values
 for whatever they are given, so that a batch becomes a loop over its samples; each of their geometric steps samples the
 picture anew, which costs time and blurs; they draw from torch's global generator, and an exact resume needs one of its
-own; and their automatic mixtures refuse masks. Here every sample of the batch has values of its own in one pass, without
-waiting for the device. What each step gives at fixed values is tested to be what v2 gives on tv_tensors, and where v2
-has functions for single images that need no batch, as for the automatic mixtures, they are called.
+own; and their automatic mixtures refuse masks. Here every sample of the batch has values of its own in one pass, and
+nothing waits for the device. What each step gives at fixed values is tested to be what v2 gives on tv_tensors, and for
+the automatic mixtures v2's own functions are called.
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ class Augment:
         if needy and report is None:
             raise ValueError(f"{needy[0]} needs the report on the training masks")
         self.pixels = None if report is None else torch.from_numpy(report.pixels)
-        self.pasted = {
-            s: pasted_classes(s, report) for s in steps if isinstance(s, CopyPaste) and report is not None
-        }
+        self.pasted = {s: pasted_classes(s, report) for s in steps if isinstance(s, CopyPaste) and report is not None}
 
     def __call__(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Change a batch.

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torchvision.transforms.v2 import functional as v2
+from torchvision.transforms.v2 import functional as v2  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

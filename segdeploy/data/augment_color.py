@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from segdeploy.config.augmentation import Blur, Brightness, ColorJitter, Contrast, Gamma, Grayscale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -32,11 +32,7 @@ def recolor(x: Tensor, step: PhotometricStep, generator: torch.Generator) -> Ten
         return _some(x, step.probability, (0, 0), lambda chosen, _: grey_of(chosen).expand_as(chosen), generator)
     if isinstance(step, Blur):
         return _some(x, step.probability, (0.1, 2.0), partial(gaussian_blur, kernel_size=step.kernel_size), generator)
-    if isinstance(step, Gamma):
-        change = adjust_gamma
-    else:
-        change = adjust_brightness if isinstance(step, Brightness) else adjust_contrast
-    return _some(x, step.probability, (step.min, step.max), change, generator)
+    return _some(x, step.probability, (step.min, step.max), _BY_FACTOR[type(step)], generator)
 
 
 def _some(
@@ -65,19 +61,21 @@ def _jitter(x: Tensor, step: ColorJitter, generator: torch.Generator) -> Tensor:
     # What is off draws nothing.
     fires = torch.rand(count, generator=generator) < step.probability if step.probability < 1 else None
     values = [factors(step.brightness), factors(step.contrast), factors(step.saturation)]
-    turns = (torch.rand(count, generator=generator) * 2 - 1) * step.hue if step.hue else None
+    if step.hue:
+        values.append((torch.rand(count, generator=generator) * 2 - 1) * step.hue)
     if fires is None:
-        return _adjust(x, *(v.to(x.device) for v in values), None if turns is None else turns.to(x.device))
+        return _adjust(x, [v.to(x.device) for v in values])
     if fires.any():
         chosen = fires.nonzero().flatten().to(x.device)
-        turns = None if turns is None else turns[fires].to(x.device)
-        x[chosen] = _adjust(x[chosen], *(v[fires].to(x.device) for v in values), turns)
+        x[chosen] = _adjust(x[chosen], [v[fires].to(x.device) for v in values])
     return x
 
 
-def _adjust(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, turns: Tensor | None) -> Tensor:
+def _adjust(x: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """By factors of brightness, contrast and saturation, and a turn of the hue where there is one."""
+    brightness, contrast, saturation, *turn = values
     x = adjust_color(x, brightness, contrast, saturation)
-    return x if turns is None else adjust_hue(x, turns)
+    return adjust_hue(x, turn[0]) if turn else x
 
 
 def adjust_color(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
@@ -142,3 +140,10 @@ def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 def grey_of(x: Tensor) -> Tensor:
     """(N, 3, H, W) to (N, 1, H, W)."""
     return (x * torch.tensor(_GREY, device=x.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+_BY_FACTOR: dict[type, Callable[[Tensor, Tensor], Tensor]] = {
+    Brightness: adjust_brightness,
+    Contrast: adjust_contrast,
+    Gamma: adjust_gamma,
+}

@@ -42,7 +42,8 @@ class Moves:
     def to(self, device: torch.device) -> Moves:
         """The same on another device."""
         warp = None if self.warp is None else self.warp.to(device)
-        return Moves(*(t.to(device) for t in (self.scale, self.flip_x, self.flip_y, self.angle)), warp)
+        scale, flip_x, flip_y, angle = (t.to(device) for t in (self.scale, self.flip_x, self.flip_y, self.angle))
+        return Moves(scale, flip_x, flip_y, angle, warp)
 
 
 def draw_moves(

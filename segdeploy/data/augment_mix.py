@@ -95,7 +95,7 @@ def pasted_classes(step: CopyPaste, report: ScanReport) -> list[int]:
     if not rare:
         least = min((i for i, share in enumerate(shares) if share), key=lambda i: shares[i], default=0)
         raise ConfigError(
-            f"random_copy_paste: no class has at most {step.max_frequency:g} of the labelled training pixels; the rarest "
-            f"is {names[least]} with {shares[least]:.3g}; raise max_frequency or name the `classes`"
+            f"random_copy_paste: no class has at most {step.max_frequency:g} of the labelled training pixels; the "
+            f"rarest is {names[least]} with {shares[least]:.3g}; raise max_frequency or name the `classes`"
         )
     return rare

@@ -1,7 +1,8 @@
 """Where the windows of a batch lie in their pictures: anywhere, where no class rules, or about a rare class.
 
 An offset is that of a window's centre from its picture's, in the picture's pixels, before the steps of
-`auto_augmentation`. The draws come from a generator on the CPU; the masks stay on their device, and nothing waits for it.
+`auto_augmentation`. The draws come from a generator on the CPU; the masks stay on their device, and nothing waits for
+it.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def choose_windows(
 
     def draw() -> Tensor:
         """(2, N) offsets."""
-        sides = zip(picture, size, strict=True)
-        places = [_place(full, side, moves.scale, torch.rand(len(masks), generator=generator) - 0.5) for full, side in sides]
-        return torch.stack(places)
+        places = [torch.rand(len(masks), generator=generator) - 0.5 for _ in size]
+        sides = zip(picture, size, places, strict=True)
+        return torch.stack([_place(full, side, moves.scale, where) for full, side, where in sides])
 
     shift = draw()
     if crop is not None and crop.cat_max_ratio < 1:

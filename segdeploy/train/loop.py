@@ -180,9 +180,9 @@ def checked_parts(
     # Frequencies come from the training part alone.
     report = judge(facts, classes, config.preprocessing.allow)["training"]
     class_weights(config.mask.loss, classes, report)
-    for step in config.image.augmentation:
-        if step.type == "random_copy_paste":
-            pasted_classes(step, report)
+    for change in config.image.augmentation:
+        if change.type == "random_copy_paste":
+            pasted_classes(change, report)
     return parts, report
 
 

@@ -313,7 +313,7 @@ def test_ids_that_are_far_apart_get_nothing_between_them():
 
 def test_a_balanced_crop_shows_more_than_one_class():
     images, masks = batch(64)
-    masks[:, :, :40] = 1
+    masks[:, :, :32] = 1
     crop = Crop(type="random_crop", height=32, width=32)
     balanced = crop.model_copy(update={"cat_max_ratio": 0.75})
 

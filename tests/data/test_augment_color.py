@@ -48,9 +48,7 @@ def test_color_against_torchvision(name):
 
 def test_brightness_contrast_and_saturation_in_one_go():
     x = noise() * 0.3 + 0.35  # nothing is clipped on the way, which torchvision does after every step
-    brightness, contrast, saturation = (
-        torch.rand(6, generator=generator(seed)) * 0.4 + 0.8 for seed in (1, 2, 3)
-    )
+    brightness, contrast, saturation = (torch.rand(6, generator=generator(seed)) * 0.4 + 0.8 for seed in (1, 2, 3))
     found = adjust_color(x, brightness, contrast, saturation)
     for i, image in enumerate(x):
         expected = reference.adjust_brightness(image, brightness[i].item())

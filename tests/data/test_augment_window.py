@@ -46,7 +46,9 @@ def share_of(window):
 def test_counts_and_shares_are_those_of_numpy():
     masks = torch.cat([coarse(20), torch.full((1, *SIZE), 255, dtype=torch.uint8)])
     counts = count_labels(masks)
-    assert all(np.array_equal(c, np.bincount(m.ravel(), minlength=256)) for c, m in zip(counts, masks.numpy()))
+    assert all(
+        np.array_equal(c, np.bincount(m.ravel(), minlength=256)) for c, m in zip(counts, masks.numpy(), strict=True)
+    )
     assert largest_share(masks).tolist() == pytest.approx([share_of(m) for m in masks.numpy()])
 
 
@@ -55,7 +57,8 @@ def test_balanced_crop_is_that_of_a_plain_loop(window):
     masks, ratio = coarse(64), 0.7
     shift_y, shift_x = choose_windows(crop(window, cat_max_ratio=ratio), None, still(64), masks, generator(3))
     draws = generator(3)
-    places = torch.stack([torch.rand(64, generator=draws) for _ in range(2 * TRIES)]).view(TRIES, 2, 64).double().numpy()
+    places = torch.stack([torch.rand(64, generator=draws) for _ in range(2 * TRIES)]).double()
+    places = places.view(TRIES, 2, 64).numpy()
     tried = []
     for i, mask in enumerate(masks.numpy()):
         shares = []
@@ -125,7 +128,7 @@ def test_nothing_is_found_where_no_class_has_a_weight():
     masks[2] = 0
     row, column, found = draw_pixels(masks, torch.tensor([0.0, 1.0]), generator())
     assert found.tolist() == [False, True, False]
-    assert ((0 <= row) & (row < 8) & (0 <= column) & (column < 8)).all()
+    assert ((row >= 0) & (row < 8) & (column >= 0) & (column < 8)).all()
 
 
 WARP = torch.tensor([[1.0, 0.2, 3.0], [0.1, 1.0, -4.0], [0.0, 0.0, 1.0]])
