@@ -303,6 +303,13 @@ def test_mask_moves_with_the_automatic_mixtures(method):
     assert min(alike) > 0.95  # all but the soft edge
 
 
+def test_automatic_mixtures_change_colors():
+    images, masks = torch.full((140, 16, 16, 3), 100, dtype=torch.uint8), torch.zeros(140, 16, 16, dtype=torch.uint8)
+    x, _ = Augment((AutoAugmentation(type="auto_augmentation"),), SPEC)(images, masks, generator())
+    changed = ((denormalise(x) - 100).abs() > 2).all(1).flatten(1).all(1)
+    assert 15 <= changed.sum() <= 45  # brightness, posterize and solarize: 3 of 14 operations, and not the weakest
+
+
 def test_ids_that_are_far_apart_get_nothing_between_them():
     images, masks = batch(16)
     masks = masks * 100  # 0, 100, 200
