@@ -37,8 +37,8 @@ def cut_mix(x: Tensor, y: Tensor, step: CutMix, generator: torch.Generator) -> t
         inside.append((along >= start[:, None]) & (along < (start + length)[:, None]))  # (N, side)
     if not fires.any():
         return x, y
-    box = ((inside[0] & fires[:, None])[:, :, None] & inside[1][:, None]).to(x.device)
-    return _put(x, y, box, partners)
+    rows, columns = (inside[0] & fires[:, None]).to(x.device), inside[1].to(x.device)
+    return _put(x, y, rows[:, :, None] & columns[:, None], partners)
 
 
 def copy_paste(

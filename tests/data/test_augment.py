@@ -365,3 +365,20 @@ def test_the_given_batch_stays_as_it_is():
 def test_steps_about_classes_need_the_report(step):
     with pytest.raises(ValueError, match=step.type):
         Augment((step,), SPEC)(*batch(), generator())
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        *((step,) for step in every_step(0.7)),
+        (Crop(type="random_crop", height=32, width=32, cat_max_ratio=0.5, rare_class_probability=0.5), *MIXED),
+    ],
+)
+def test_nothing_waits_for_the_device(steps):
+    """Tensors on the meta device hold no values: whatever asks for one fails."""
+    augment = Augment(steps, SPEC, report(batch()[1]))
+    images, masks = (part.to("meta") for part in batch(6))
+    for seed in range(5):
+        x, y = augment(images, masks, generator(seed))
+        assert (x.device.type, y.device.type) == ("meta", "meta")
+        assert x.shape[2:] == y.shape[1:]
