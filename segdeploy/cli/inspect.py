@@ -35,6 +35,13 @@ def _target(_: click.Context, __: click.Parameter, value: str | None) -> str | N
     help="With --trt: 10, 11, a release such as 10.3, or RTX; default: 10, 11 and RTX.",
 )
 @click.option("--precision", is_flag=True, help="What a bundle's FP16 and INT8 graphs compute in which, and why.")
+@click.option("--augment", is_flag=True, help="Draw what the configuration makes of its training samples, as a PNG.")
+@options.output("augmentation.png", "With --augment: the picture.")
+@click.option("--samples", type=click.IntRange(1, 64), default=4, show_default=True, help="With --augment: samples.")
+@click.option(
+    "--draws", type=click.IntRange(1, 16), default=3, show_default=True, help="With --augment: draws of each."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="With --augment: its draws.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 def command(
     paths: tuple[Path, ...],
@@ -43,6 +50,11 @@ def command(
     trt: bool,
     trt_target: str | None,
     precision: bool,
+    augment: bool,
+    output: Path,
+    samples: int,
+    draws: int,
+    seed: int,
     as_json: bool,
 ) -> int:
     """Say what a data set holds and what is wrong with it, or what a run, a bundle or an .onnx file is.
@@ -53,6 +65,8 @@ def command(
     With --trt each node is held against a table of what TensorRT refuses or does badly, and the parser of each
     TensorRT that is installed here is asked too. Exit code 3 where an engine could not be built for one of the
     targets; warnings alone give 0.
+
+    With --augment the samples are those of the table, or else the training part of the configuration's `data`.
     """
     from segdeploy.bundle import BUNDLE_FILE, open_model
     from segdeploy.config import load_config
@@ -64,6 +78,8 @@ def command(
         return _inspect_trt(paths, trt_target, as_json)
     if precision:
         return _inspect_precision(paths, as_json)
+    if augment:
+        return _inspect_augment(paths, config, output, (samples, draws, seed))
     if not paths and config is None:
         raise ConfigError("expected a table, a folder, a model, or -c CONFIG whose `data` names the tables")
     path = paths[0] if len(paths) == 1 else None
@@ -102,4 +118,22 @@ def _inspect_precision(paths: tuple[Path, ...], as_json: bool) -> int:
     tables = read_decisions(open_model(paths[0]))
     texts = [f"{name}\n{decisions_text(content)}" for name, content in tables.items()]
     say(json.dumps(tables, indent=2) if as_json else "\n\n".join(texts))
+    return 0
+
+
+def _inspect_augment(paths: tuple[Path, ...], config: Path | None, output: Path, shown: tuple[int, int, int]) -> int:
+    from segdeploy.config import load_config
+    from segdeploy.errors import ConfigError
+    from segdeploy.plugin.extras import require
+
+    if config is None or len(paths) > 1:
+        raise ConfigError(f"--augment: expected -c CONFIG and at most one table, got {len(paths)} table(s)")
+    require("train")
+    from segdeploy.augment_preview import write_preview
+
+    samples, draws, seed = shown
+    path = write_preview(
+        load_config(config), paths[0] if paths else None, output, samples=samples, draws=draws, seed=seed
+    )
+    say(f"{path}")
     return 0

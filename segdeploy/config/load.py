@@ -131,6 +131,7 @@ def _check(source: Source, overrides: Sequence[str], lenient: bool) -> RunConfig
     image = config.image.model_copy(update={"encoder": parts["encoder"]})
     mask = config.mask.model_copy(update={"decoder": parts["decoder"]})
     _check_weights(config, source)
+    _check_augmentation(config, source)
     return config.model_copy(update={"input_features": (image,), "output_features": (mask,)})
 
 
@@ -201,3 +202,18 @@ def _weights_mistake(weights: Any, names: tuple[str, ...]) -> str:
         said = [f"no class is named {n!r}{suggest(n, names)}" for n in wrong]
         return "; ".join(said + [f"no weight for {n!r}" for n in names if n not in weights])
     return ""
+
+
+def _check_augmentation(config: RunConfig, source: Source) -> None:
+    """What a step's own keys cannot tell: whether there is such a class, and another sample to take pixels from."""
+    names = config.mask.preprocessing.names
+    for place, step in enumerate(config.image.augmentation):
+        path = ("input_features", 0, "augmentation", place)
+        if step.type in ("random_cut_mix", "random_copy_paste") and config.trainer.batch_size == 1:
+            said = f"{step.type} needs another sample in the batch; raise trainer.batch_size above 1"
+            raise ConfigError(f"{source.where(path)}: {dotted(path)}: {said}")
+        if step.type != "random_copy_paste" or step.classes == "rare" or names is None:
+            continue
+        if unknown := [name for name in step.classes if name not in names]:
+            said = f"no class is named {unknown[0]!r}{suggest(unknown[0], names)}"
+            raise ConfigError(f"{source.where((*path, 'classes'))}: {dotted((*path, 'classes'))}: {said}")

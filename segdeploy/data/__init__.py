@@ -1,1 +1,1 @@
-"""Tables, images and masks; nothing here imports torch except `dataset` and `augment`."""
+"""Tables, images and masks; nothing here imports torch except `augment` and the modules that it is made of."""

@@ -102,7 +102,7 @@ class Training:
         self.loss = build_loss(config.mask.loss, report).to(self.device)
         self.optimizer = build_optimizer(self.model, config.trainer)
         self.ema = build_ema(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
-        self.augment = Augment(config.image.augmentation, spec.preprocessing)
+        self.augment = Augment(config.image.augmentation, spec.preprocessing, report)
         self.mixed = config.trainer.use_mixed_precision and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed)
         self.state = _State()

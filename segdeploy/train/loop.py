@@ -12,6 +12,7 @@ from segdeploy import bundle, files
 from segdeploy import run_folder as place
 from segdeploy.checkpoint import load_weights
 from segdeploy.config.load import read_run_config
+from segdeploy.data.augment_mix import pasted_classes
 from segdeploy.data.discover import settle_classes
 from segdeploy.data.facts import read_part_facts
 from segdeploy.data.input_size import settle_input_size
@@ -173,7 +174,7 @@ def checked_parts(
 
     Raises:
         DataError: see `read_parts`, `settle_classes` and `judge`.
-        ConfigError: see `class_weights`.
+        ConfigError: see `class_weights` and `pasted_classes`.
     """
     parts = read_parts(tables, config)
     with progress("checking images and masks") as step:
@@ -185,6 +186,9 @@ def checked_parts(
     report = judge(facts, classes, config.preprocessing.allow)["training"]
     for loss in config.mask.losses:
         class_weights(loss, classes, report)
+    for change in config.image.augmentation:
+        if change.type == "random_copy_paste":
+            pasted_classes(change, report)
     return parts, report
 
 

@@ -69,7 +69,10 @@ def test_all_mistakes_at_once_each_with_its_place():
         ("{type: random_rotat}", ".type: no type is named 'random_rotat'; did you mean 'random_rotate'?"),
         ("{typ: random_crop}", ".type: is required"),
         ("{type: random_color, britness: 0.1}", ".britness: unknown key; did you mean 'brightness'?"),
-        ("{type: random_color, min: 1}", ".min: unknown key; known: brightness, contrast, saturation, type"),
+        (
+            "{type: random_color, min: 1}",
+            ".min: unknown key; known: brightness, contrast, hue, probability, saturation, type",
+        ),
         ("{type: random_crop, height: 64}", ".width: is required"),
         ("{type: random_scale, min: 3}", ": min 3.0 is above max 2.0"),
         ("random_crop", ": expected an object, got 'random_crop'"),

@@ -1,24 +1,31 @@
 """The mask must move with the image: pictures whose colour tells the class are augmented and compared."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms.v2 import functional as reference
 
-from segdeploy.config import parse_config
+from segdeploy.classes import ClassMap
 from segdeploy.config.augmentation import (
+    AutoAugmentation,
     Blur,
     Brightness,
     ColorJitter,
     Contrast,
+    CopyPaste,
     Crop,
+    CutMix,
+    Gamma,
+    Grayscale,
     HorizontalFlip,
     Rotate,
     Scale,
     VerticalFlip,
 )
-from segdeploy.data.augment import Augment, adjust_brightness, adjust_contrast, gaussian_blur
-from segdeploy.errors import ConfigError
+from segdeploy.data.augment import Augment
+from segdeploy.data.augment_color import adjust_brightness, adjust_contrast
+from segdeploy.data.scan import ScanReport
 from segdeploy.model.spec import Preprocessing
 
 SPEC = Preprocessing(height=48, width=64, resize="stretch", mean=(0.25, 0.5, 0.75), std=(0.5, 0.25, 0.125))
@@ -158,36 +165,6 @@ def test_same_generator_same_result():
     assert not torch.equal(first, other)
 
 
-def noise(n=6, size=(33, 47)):
-    return torch.rand(n, 3, *size, generator=generator())
-
-
-FACTORS = torch.tensor([0.0, 0.5, 0.9, 1.0, 1.3, 2.0])
-
-
-@pytest.mark.parametrize("name", ["brightness", "contrast"])
-def test_color_against_torchvision(name):
-    ours, theirs = {
-        "brightness": (adjust_brightness, reference.adjust_brightness),
-        "contrast": (adjust_contrast, reference.adjust_contrast),
-    }[name]
-    x = noise()
-    found = ours(x.clone(), FACTORS)
-    for image, result, factor in zip(x, found, FACTORS.tolist(), strict=True):
-        torch.testing.assert_close(result, theirs(image, factor), atol=2e-4, rtol=0)  # its red weighs 0.2989
-
-
-@pytest.mark.parametrize("kernel_size", [3, 5, 31])
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_blur_against_torchvision(kernel_size, channels_last):
-    x, sigmas = noise(), torch.tensor([0.1, 0.3, 0.5, 1.0, 1.7, 2.0])
-    given = x.contiguous(memory_format=torch.channels_last) if channels_last else x
-    found = gaussian_blur(given, sigmas, kernel_size)
-    for image, result, sigma in zip(x, found, sigmas.tolist(), strict=True):
-        expected = reference.gaussian_blur(image, [kernel_size, kernel_size], [sigma, sigma])
-        torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
-
-
 COLOR_STEPS = (
     lambda p: Blur(type="random_blur", probability=p),
     lambda p: Brightness(type="random_brightness", min=0.5, max=0.9, probability=p),
@@ -241,48 +218,167 @@ def test_rotation_is_drawn_per_sample(probability, low, high):
     assert low <= sum(not torch.equal(a, b.long()) for a, b in zip(y, masks, strict=True)) <= high
 
 
-CONFIG = """
-input_features:
-  - name: image
-    type: image
-    preprocessing: {height: 64, width: 64}
-    augmentation: AUGMENTATION
-    encoder: unet
-output_features:
-  - {name: mask, type: image, preprocessing: {num_classes: 2}, decoder: unet}
-"""
+def report(masks):
+    """What a scan of these masks would say."""
+    pixels = np.bincount(masks.numpy().ravel(), minlength=3)[:3]
+    classes = ClassMap(names=("a", "b", "c"), colors=((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+    return ScanReport(classes, pixels, 0, pixels > 0, Counter({(48, 64): len(masks)}))
+
+
+def every_step(probability):
+    """Each kind of step once, all with one probability."""
+    return (
+        HorizontalFlip(type="random_horizontal_flip", probability=probability),
+        VerticalFlip(type="random_vertical_flip", probability=probability),
+        Rotate(type="random_rotate", degree=30.0, probability=probability),
+        AutoAugmentation(type="auto_augmentation", method="rand_augment", probability=probability),
+        CutMix(type="random_cut_mix", probability=probability),
+        CopyPaste(type="random_copy_paste", classes=("b",), probability=probability),
+        ColorJitter(type="random_color", hue=0.2, probability=probability),
+        Blur(type="random_blur", probability=probability),
+        Brightness(type="random_brightness", probability=probability),
+        Contrast(type="random_contrast", probability=probability),
+        Gamma(type="random_gamma", probability=probability),
+        Grayscale(type="random_grayscale", probability=probability),
+    )
+
+
+def test_nothing_happens_where_all_probabilities_are_zero():
+    images, masks = batch(8)
+    plain, _ = Augment((), SPEC)(images, masks, generator())
+    x, y = Augment(every_step(0.0), SPEC, report(masks))(images, masks, generator())
+    torch.testing.assert_close(x, plain, atol=1e-3, rtol=0)
+    assert torch.equal(y, masks.long())
+
+
+MIXED = (
+    Scale(type="random_scale", min=0.6, max=1.8),
+    HorizontalFlip(type="random_horizontal_flip"),
+    Rotate(type="random_rotate", degree=25.0),
+    CutMix(type="random_cut_mix"),
+    CopyPaste(type="random_copy_paste", classes=("b",)),
+)
 
 
 @pytest.mark.parametrize(
-    ("written", "steps"),
+    "crop",
     [
-        ("false", []),
-        ("true", ["random_horizontal_flip", "random_rotate"]),
-        ("[]", []),
-        ("[{type: random_blur}, {type: random_brightness, max: 1.5}]", ["random_blur", "random_brightness"]),
+        Crop(type="random_crop", height=40, width=56),
+        Crop(type="random_crop", height=24, width=32, cat_max_ratio=0.5),
+        Crop(type="random_crop", height=24, width=32, rare_class_probability=0.7),
+        Crop(type="random_crop", height=64, width=96, cat_max_ratio=0.6, rare_class_probability=0.3),
     ],
 )
-def test_augmentation_as_ludwig_writes_it(written, steps):
-    config = parse_config(CONFIG.replace("AUGMENTATION", written))
-    assert [s.type for s in config.image.augmentation] == steps
-    assert all(s.probability == 0.5 for s in config.image.augmentation)
-    again = type(config).model_validate_json(config.model_dump_json())
-    assert again.image.augmentation == config.image.augmentation
+def test_mask_stays_with_the_image_through_windows_and_mixing(crop):
+    images, masks = batch(32)
+    images[:, 20:26, 30:40], masks[:, 20:26, 30:40] = torch.tensor([0, 0, 0], dtype=torch.uint8), 255
+    x, y = Augment((crop, *MIXED), SPEC, report(masks))(images, masks, generator())
+    assert x.shape[2:] == y.shape[1:] == (crop.height, crop.width)
+    assert set(y.unique().tolist()) <= {0, 1, 2, 255}
+    colors = torch.cat([LEVELS.float(), torch.tensor([SPEC.mean]) * 255, torch.zeros(1, 3)])
+    distance = (denormalise(x).permute(0, 2, 3, 1).unsqueeze(3) - colors).abs().sum(-1)
+    nearest, certain = distance.argmin(-1), distance.min(-1).values < 3
+    label = torch.where(y == 255, 3, y)
+    assert certain.float().mean() > 0.4
+    assert (nearest.clamp(max=3) == label)[certain].float().mean() > 0.995
+
+
+@pytest.mark.parametrize("method", ["trivial_augment", "rand_augment", "auto_augment"])
+def test_mask_moves_with_the_automatic_mixtures(method):
+    images, masks = batch(64)
+    images[:], masks[:] = 20, 0
+    images[:, 8:20, 10:30], masks[:, 8:20, 10:30] = 240, 2
+    step = AutoAugmentation(type="auto_augmentation", method=method)
+    x, y = Augment((step,), SPEC)(images, masks, generator())
+    assert set(y.unique().tolist()) <= {0, 2, 255}
+    assert (y == 255).any()
+    alike = []
+    for image, label in zip(denormalise(x), y, strict=True):
+        inside, outside = image.mean(0)[label == 2], image.mean(0)[label == 0]
+        if len(inside) and abs(inside.mean() - outside.mean()) > 40:  # the mixture left something to see
+            middle = (inside.median() + outside.median()) / 2
+            bright = inside.median() > outside.median()
+            alike.append((((image.mean(0) > middle) == bright) == (label == 2))[label != 255].float().mean().item())
+    assert len(alike) > 40
+    assert min(alike) > 0.95  # all but the soft edge
+
+
+def test_automatic_mixtures_change_colors():
+    images, masks = torch.full((140, 16, 16, 3), 100, dtype=torch.uint8), torch.zeros(140, 16, 16, dtype=torch.uint8)
+    x, _ = Augment((AutoAugmentation(type="auto_augmentation"),), SPEC)(images, masks, generator())
+    changed = ((denormalise(x) - 100).abs() > 2).all(1).flatten(1).all(1)
+    assert 15 <= changed.sum() <= 45  # brightness, posterize and solarize: 3 of 14 operations, and not the weakest
+
+
+def test_ids_that_are_far_apart_get_nothing_between_them():
+    images, masks = batch(16)
+    masks = masks * 100  # 0, 100, 200
+    steps = (Scale(type="random_scale"), Rotate(type="random_rotate", degree=180.0, probability=1.0))
+    _, y = Augment((*steps, CutMix(type="random_cut_mix")), SPEC)(images, masks, generator())
+    assert set(y.unique().tolist()) == {0, 100, 200, 255}
+
+
+def test_a_balanced_crop_shows_more_than_one_class():
+    images, masks = batch(64)
+    masks[:, :, :32] = 1
+    crop = Crop(type="random_crop", height=32, width=32)
+    balanced = crop.model_copy(update={"cat_max_ratio": 0.75})
+
+    def shares(step):
+        _, y = Augment((step,), SPEC)(images, masks, generator())
+        return torch.stack([(y == label).flatten(1).float().mean(1) for label in range(3)]).amax(0)
+
+    assert (shares(crop) > 0.75).sum() > 20
+    assert (shares(balanced) <= 0.75).sum() >= 62  # ten tries are not always enough
+
+
+def test_all_randomness_is_the_generator_s():
+    images, masks = batch(6)
+    crop = Crop(type="random_crop", height=32, width=32, cat_max_ratio=0.6, rare_class_probability=0.5)
+    augment = Augment((crop, *every_step(0.6)), SPEC, report(masks))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = augment(images, masks, generator(3))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again, other = augment(images, masks, generator(3)), augment(images, masks, generator(4))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_the_given_batch_stays_as_it_is():
+    images, masks = batch(6)
+    kept = images.clone(), masks.clone()
+    Augment(every_step(1.0), SPEC, report(masks))(images, masks, generator())
+    assert torch.equal(images, kept[0])
+    assert torch.equal(masks, kept[1])
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    "step",
     [
-        ("[{type: random_blur, kernel_size: 4}]", "kernel_size 4 is even; expected an odd number"),
-        ("[{type: random_contrast, min: 3}]", "min 3.0 is above max 2.0"),
-        ("[{type: random_blurr}]", "no type is named 'random_blurr'; did you mean 'random_blur'?"),
-        ("[{type: random_brightness, maxx: 1}]", "augmentation[0].maxx: unknown key; did you mean 'max'?"),
-        ("maybe", "expected true, false or a list of steps, got 'maybe'"),
+        CopyPaste(type="random_copy_paste"),
+        Crop(type="random_crop", height=32, width=32, rare_class_probability=0.1),
     ],
 )
-def test_mistakes_in_augmentation_are_one_line(written, said):
-    with pytest.raises(ConfigError) as caught:
-        parse_config(CONFIG.replace("AUGMENTATION", written), "c.yaml")
-    assert said in str(caught.value)
-    assert str(caught.value).startswith("c.yaml:6: input_features[0].augmentation")
-    assert len(str(caught.value).splitlines()) == 1
+def test_steps_about_classes_need_the_report(step):
+    with pytest.raises(ValueError, match=step.type):
+        Augment((step,), SPEC)(*batch(), generator())
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        *((step,) for step in every_step(0.7)),
+        (Crop(type="random_crop", height=32, width=32, cat_max_ratio=0.5, rare_class_probability=0.5), *MIXED),
+    ],
+)
+def test_nothing_waits_for_the_device(steps):
+    """Tensors on the meta device hold no values: whatever asks for one fails."""
+    augment = Augment(steps, SPEC, report(batch()[1]))
+    images, masks = (part.to("meta") for part in batch(6))
+    for seed in range(5):
+        x, y = augment(images, masks, generator(seed))
+        assert (x.device.type, y.device.type) == ("meta", "meta")
+        assert x.shape[2:] == y.shape[1:]
