@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from segdeploy.errors import ModelError
+from segdeploy.errors import ModelError, SegdeployError, first_line
 from segdeploy.files import replacing
 
 if TYPE_CHECKING:
@@ -23,11 +23,17 @@ if TYPE_CHECKING:
 _MODEL = "model."
 _EMA = "ema."
 _OPTIMIZER = "optimizer."
+_RUN = "run."
 
 
 def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     """Write the parameters and buffers of `model`; `about` goes into the file's header as JSON."""
     _save(path, dict(model.state_dict()), about)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors by name; `about` goes into the file's header as JSON."""
+    _save(path, tensors, about)
 
 
 def load_weights(path: Path, model: nn.Module, *, optional: str | None = None) -> dict[str, Any]:
@@ -53,47 +59,58 @@ def is_finite(path: Path) -> bool:
 
 
 def save_training_state(
-    path: Path, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+    path: Path,
+    model: nn.Module,
+    ema: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
+    more: dict[str, Tensor] | None = None,
 ) -> None:
-    """Everything that `load_training_state` needs to go on as if nothing had happened."""
+    """Everything that `load_training_state` needs to go on as if nothing had happened; `more` are tensors of the run."""
     tensors = {f"{_MODEL}{name}": t for name, t in model.state_dict().items()}
     if ema is not None:
         tensors |= {f"{_EMA}{name}": t for name, t in ema.state_dict().items()}
     state = optimizer.state_dict()
+    plain: dict[str, Any] = {}
     for index, slots in state["state"].items():
         for name, value in slots.items():
-            if value is not None:  # sgd without momentum
+            if isinstance(value, torch.Tensor):
                 tensors[f"{_OPTIMIZER}{index}.{name}"] = value
-    _save(path, tensors, {"progress": progress, "param_groups": state["param_groups"]})
+            elif value is not None:  # sgd without momentum
+                plain[f"{index}.{name}"] = value
+    tensors |= {f"{_RUN}{name}": t for name, t in (more or {}).items()}
+    _save(path, tensors, {"progress": progress, "param_groups": state["param_groups"], "slots": plain})
 
 
 def load_training_state(
     path: Path, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Fill model, average and optimiser in place; returns `progress`. Raises ModelError as `load_weights` does."""
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Fill model, average and optimiser in place; returns `progress` and `more`. Raises ModelError as `load_weights`."""
     tensors, about = _load(path)
     _fill(model, {n.removeprefix(_MODEL): t for n, t in tensors.items() if n.startswith(_MODEL)}, path)
     if ema is not None:
         _fill(ema, {n.removeprefix(_EMA): t for n, t in tensors.items() if n.startswith(_EMA)}, path)
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(_OPTIMIZER):
-            index, slot = name.removeprefix(_OPTIMIZER).split(".", 1)
-            slots.setdefault(int(index), {})[slot] = tensor
+    slots: dict[int, dict[str, Any]] = {}
+    held = {n.removeprefix(_OPTIMIZER): t for n, t in tensors.items() if n.startswith(_OPTIMIZER)}
+    for name, value in (held | about.get("slots", {})).items():
+        index, slot = name.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = value
     optimizer.load_state_dict({"state": slots, "param_groups": about["param_groups"]})
     for parameter, state in optimizer.state.items():
         for slot, value in state.items():
-            if value.shape == parameter.shape:
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 # The file knows no strides, and fused optimisers walk parameter and slot in one stride.
                 state[slot] = torch.empty_like(parameter).copy_(value)
-    progress: dict[str, Any] = about["progress"]
-    return progress
+    return about["progress"], {n.removeprefix(_RUN): t for n, t in tensors.items() if n.startswith(_RUN)}
 
 
 def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with replacing(path) as part:
-        save_file(ready, part, metadata={"about": json.dumps(about)})
+        try:
+            save_file(ready, part, metadata={"about": json.dumps(about)})
+        except SafetensorError as e:  # what it makes of a full disk
+            raise SegdeployError(f"{path}: cannot be written: {first_line(e)}") from e
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,16 +6,17 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from segdeploy.data.resize import resize_mask
 from segdeploy.evaluate import evaluate
+from segdeploy.metrics import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -36,6 +37,7 @@ def evaluate_with_loss(
     boundary: bool = True,
     progress: Callable[[int, int], None] | None = None,
     on_labels: Callable[[Example, NDArray[np.uint8]], None] | None = None,
+    add_up: Callable[[Sequence[Tensor]], list[Tensor]] | None = None,
 ) -> EvalResult:
     """`segdeploy.evaluate.evaluate`, and the mean loss beside its scores; the network runs once.
 
@@ -46,6 +48,7 @@ def evaluate_with_loss(
         runner: of the `torch` backend, as `open_runner(bundle, "torch")` gives it.
         loss: see `segdeploy.train.losses.build_loss`.
         samples, spec, batch_size, at, boundary, progress, on_labels: see `evaluate`.
+        add_up: where several processes share the table, sums tensors on the CPU over them; the counts stay exact.
 
     Raises:
         DataError: see `segdeploy.evaluate.read_examples`.
@@ -71,7 +74,19 @@ def evaluate_with_loss(
         )
     finally:
         hook.remove()
-    return replace(result, loss=mean.value)
+    return replace(result, loss=mean.value) if add_up is None else _of_all(result, mean, add_up)
+
+
+def _of_all(result: EvalResult, mean: _MeanLoss, add_up: Callable[[Sequence[Tensor]], list[Tensor]]) -> EvalResult:
+    """The result of all processes from one process's share."""
+    scores = result.scores
+    near = np.zeros((2, len(scores.confusion)), np.int64) if scores.boundary is None else scores.boundary
+    counts = [torch.from_numpy(scores.confusion), torch.from_numpy(near), torch.tensor(result.images)]
+    confusion, near_all, images, losses = add_up([*counts, mean.totals()])
+    boundary = None if scores.boundary is None else near_all.numpy()
+    return replace(
+        result, scores=Scores(confusion.numpy(), boundary), images=int(images), loss=_quotient(*losses.tolist())
+    )
 
 
 class _MeanLoss:
@@ -103,7 +118,12 @@ class _MeanLoss:
     @property
     def value(self) -> float:
         """The mean so far; NaN where no pixel weighs anything."""
-        if not self.sums:
-            return math.nan
-        losses, weights = torch.stack(self.sums).cpu().double().sum(0).tolist()
-        return losses / weights if weights else math.nan
+        return _quotient(*self.totals().tolist())
+
+    def totals(self) -> Tensor:
+        """(2,) float64 on the CPU: the losses' sum and the weights'."""
+        return torch.stack(self.sums).cpu().double().sum(0) if self.sums else torch.zeros(2, dtype=torch.float64)
+
+
+def _quotient(losses: float, weights: float) -> float:
+    return losses / weights if weights else math.nan

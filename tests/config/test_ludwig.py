@@ -293,7 +293,7 @@ def test_refused_where_ignoring_would_change_the_result(line, said):
         "ludwig_version: 0.10",
         "backend: {type: local}",
         "combiner: {type: concat}",
-        "trainer: {compile: true}",
+        "trainer: {enable_profiling: true}",
         "preprocessing: {text: {lowercase: true}}",
         "    reduce_input: sum",
     ],
