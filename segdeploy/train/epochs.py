@@ -175,7 +175,8 @@ class Training:
                     raise
                 raise SegdeployError(f"{self.run}: cannot be written: {e.strerror}; make room, and go on with --resume") from e
             except Exception as e:
-                if not (self.config.trainer.compile and type(e).__module__.startswith("torch._")):
+                compiler = type(e).__module__.startswith(("torch._dynamo", "torch._inductor"))
+                if not (self.config.trainer.compile and compiler):
                     raise
                 raise SegdeployError(
                     f"torch.compile cannot compile this network here: {first_line(e)[:200]}; set trainer.compile: false"
@@ -241,7 +242,7 @@ class Training:
         return {
             "epoch": number,
             "step": done.step,
-            "learning_rate": self.step.rate,
+            "learning_rate": self._rate(done.step - 1),
             "training_loss": round(loss, 6),
             "validation_loss": None if checked is None or not math.isfinite(checked) else round(checked, 6),
             "validation_mean_iou": round(scores.mean_iou, 6),
@@ -257,7 +258,6 @@ class Training:
         if self.frozen:
             backbone_of(self.model.encoder).eval()
         left = plan.parts(order, self.processes.rank)[done.batches :]
-        total = trainer.epochs * plan.steps
         with (
             progress(f"epoch {number}/{trainer.epochs}") as show,
             closing(self.feed(left, self.state.randomness.streams)) as batches,
@@ -265,8 +265,8 @@ class Training:
             for _ in left:
                 started = time.perf_counter()
                 self.profile.begin_step()
-                rate = learning_rate(done.step, total, trainer.learning_rate, trainer.learning_rate_scheduler)
-                losses = self.step(batches, plan.batches, rate, asked=self.stop.signal is not None)
+
+                losses = self.step(batches, plan.batches, self._rate(done.step), asked=self.stop.signal is not None)
                 self.state.losses += losses.values
                 done.batches += 1
                 done.step += 1
@@ -278,6 +278,11 @@ class Training:
                 if plan.is_checkpoint(done.batches, trainer):
                     self.save()
         self.profile.read()
+
+    def _rate(self, step: int) -> float:
+        trainer = self.config.trainer
+        total = trainer.epochs * self.plan.steps
+        return learning_rate(step, total, trainer.learning_rate, trainer.learning_rate_scheduler)
 
     @property
     def kept(self) -> torch.nn.Module:
