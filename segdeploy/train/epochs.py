@@ -236,6 +236,7 @@ class Training:
             about = {"epoch": number, "validation_mean_iou": scores.mean_iou, "parameters": parameters}
             if self.processes.first:
                 save_weights(self.folder / place.WEIGHTS_FILE, self.kept, about)
+        trained = done.seconds
         self.state.end_epoch()
         validated = time.perf_counter() - started
         self.profile.add("validation", validated)
@@ -247,8 +248,8 @@ class Training:
             "validation_loss": None if checked is None or not math.isfinite(checked) else round(checked, 6),
             "validation_mean_iou": round(scores.mean_iou, 6),
             "validation_pixel_accuracy": round(scores.pixel_accuracy, 6),
-            "training_images_per_second": round(self.plan.steps * self.plan.effective_batch_size / done.seconds, 3),
-            "seconds": round(done.seconds + validated, 3),
+            "training_images_per_second": round(self.plan.steps * self.plan.effective_batch_size / trained, 3),
+            "seconds": round(trained + validated, 3),
         }
 
     def _train(self, number: int) -> None:

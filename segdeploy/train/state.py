@@ -125,10 +125,10 @@ class State:
             self.randomness.restore(self._random)
             self._random = {}
         elif not self.progress.batches:
-            self.losses, self.progress.seconds = torch.zeros(2), 0.0
+            self.losses = torch.zeros(2)
         return order
 
     def end_epoch(self) -> None:
         """The epoch under way is done."""
         self.progress.epoch += 1
-        self.progress.batches = 0
+        self.progress.batches, self.progress.seconds = 0, 0.0
