@@ -33,6 +33,7 @@ from segdeploy.train.plan import make_plan
 from segdeploy.train.profile import Profile
 from segdeploy.train.randomness import Randomness
 from segdeploy.train.record import Record, training_set_metadata
+from segdeploy.train.reduction import Parts
 from segdeploy.train.signals import StoppedError, StopRequest
 from segdeploy.train.state import State
 from segdeploy.train.step import DivergedError, Step
@@ -121,7 +122,7 @@ class Training:
         size = (spec.preprocessing.height, spec.preprocessing.width)
         learner = build_learner(self.model, trainer, processes, size)
         self.step = Step(
-            learner, self.model, self.loss, optimizer, scaler, self.ema, trainer, self.half, processes, self.profile
+            learner, self.model, Parts(self.loss), optimizer, scaler, self.ema, trainer, self.half, processes, self.profile
         )
         randomness = Randomness(trainer.seed, processes, self.plan.batches, self.device)
         self.state = State(self.model, self.ema, optimizer, scaler, randomness, self.plan)

@@ -1,4 +1,4 @@
-"""A loss as a mean, and as a sum with its weight, of which means over several batches and processes are made."""
+"""A loss as sums and the weights that they are divided by, of which means over batches and processes are made."""
 
 from __future__ import annotations
 
@@ -11,18 +11,32 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def mean_of(loss: nn.CrossEntropyLoss, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of logits (N, C, H, W) float32 and target (N, H, W) int64, and 1; 0 where no pixel is labelled."""
-    value = loss(logits, target)
-    return torch.where((target != loss.ignore_index).any(), value, value.new_zeros(())), value.new_ones(())
+class Parts:
+    """Cross-entropy of logits (N, C, H, W) float32 and target (N, H, W) int64, as parts that add up."""
 
+    def __init__(self, loss: nn.CrossEntropyLoss) -> None:
+        self.loss = loss
 
-def sum_and_weight(loss: nn.CrossEntropyLoss, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum over labelled pixels, and their weight: `mean_of` of many batches is the sums' sum over the weights'."""
-    labelled = target != loss.ignore_index
-    total = F.cross_entropy(
-        logits, target, loss.weight, ignore_index=loss.ignore_index, reduction="sum", label_smoothing=loss.label_smoothing
-    )
-    if loss.weight is None:
-        return total, labelled.sum().float()
-    return total, loss.weight[target.where(labelled, 0)].mul(labelled).sum()
+    def parts(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum (1,) over labelled pixels, and their weight (1,)."""
+        loss = self.loss
+        total = F.cross_entropy(
+            logits,
+            target,
+            loss.weight,
+            ignore_index=loss.ignore_index,
+            reduction="sum",
+            label_smoothing=loss.label_smoothing,
+        )
+        return total[None], self.weights(target)
+
+    def weights(self, target: Tensor) -> Tensor:
+        """(1,): the weight of all labelled pixels; known from the labels alone."""
+        labelled = target != self.loss.ignore_index
+        if self.loss.weight is None:
+            return labelled.sum().float()[None]
+        return self.loss.weight[target.where(labelled, 0)].mul(labelled).sum()[None]
+
+    def mean(self, sums: Tensor, weights: Tensor) -> Tensor:
+        """The loss that sums and weights stand for; 0 where nothing counts."""
+        return (sums / torch.where(weights > 0, weights, 1)).sum()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
-from segdeploy.train.reduction import mean_of, sum_and_weight
+
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
     from segdeploy.config.trainer import Trainer
+    from segdeploy.model.segmenter import Segmenter
     from segdeploy.train.distributed import Processes
     from segdeploy.train.profile import Profile
+    from segdeploy.train.reduction import Parts
 
-    Outputs = tuple[Tensor, tuple[tuple[float, Tensor], ...]]
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,8 @@ class DivergedError(Exception):
 class Step:
     """Moves the weights once.
 
-    The loss is a mean over all labelled pixels of a step, whatever the number of batches and processes that share it:
-    each batch gives a sum and its weight. Gradients are those of sums over a reference weight, known after the first
-    batch, and are put right once the weight of all is known. With one batch on one process nothing has to be put right.
+    The loss is that of all samples of a step as one batch, whatever the number of batches and processes that share it:
+    each gives sums, and they are divided by what all labels weigh together.
 
     The losses are read back before the optimiser moves the weights, so that a loss that is not finite finds them as
     they were. On CUDA that wait ends when the forward pass does, with the backward pass queued behind it: the device
@@ -74,8 +76,8 @@ class Step:
     def __init__(
         self,
         learner: nn.Module,
-        model: nn.Module,
-        loss: nn.Module,
+        model: Segmenter,
+        loss: Parts,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         ema: AveragedModel | None,
@@ -88,6 +90,8 @@ class Step:
         self.optimizer, self.scaler, self.half = optimizer, scaler, half
         self.processes, self.profile, self.device = processes, profile, processes.device
         self.clip = trainer.gradient_clipping.clipglobalnorm
+        self.upsample = trainer.loss_at == "image"
+        self._sizes: dict[torch.Size, list[tuple[int, int]]] = {}
         self._before: list[Batch] = []
 
     def __call__(self, batches: Iterable[Batch], count: int, rate: float, *, asked: bool) -> Losses:
@@ -105,55 +109,55 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
-        taken: list[Batch] = []
-        sums = torch.zeros(4, device=self.device)  # loss, loss with auxiliary maps, weight, asked to stop
-        sums[3] = float(asked)
-        reference = torch.ones((), device=self.device)
-        read: _Reading | None = None
-        coming = iter(batches)
-        for number in range(count):
-            batch = next(coming)
-            taken.append(batch)
-            last = number == count - 1
-            with nullcontext() if last else self._unshared():
-                with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
-                    outputs = self.learner(batch.images)
-                self.profile.mark("forward")
-                main, loss, weight = self._measure(outputs, batch.masks, whole=count * self.processes.size == 1)
-                sums[:3] += torch.stack([main, loss, weight]).detach()
-                if last:
-                    own = sums[1].clone()
-                    read = _Reading(torch.cat([self.processes.add_up(sums), own[None]]))
-                if number == 0:
-                    reference = count * (sums[2] if last else self.processes.add_up(weight.detach().clone()))
-                    reference = torch.where(reference > 0, reference, 1.0)
-                self.profile.mark("loss")
-                # DistributedDataParallel takes the mean over the processes, and here are the parts of one sum.
-                self.scaler.scale(loss * (self.processes.size / reference)).backward()
-            self.profile.mark("backward")
-        assert read is not None  # count is at least 1
-        values, asking, own_loss = _means(read.values())
+        taken = list(islice(batches, count))
+        targets = [self._targets(batch) for batch in taken]
+        # What the sums are divided by depends on the labels alone: all batches and processes know it beforehand.
+        weights = torch.stack([torch.stack([self.loss.weights(y) for y in ys]) for ys in targets]).sum(0)
+        weights = self.processes.add_up(weights)
+        sums = torch.zeros(3, device=self.device)  # loss, loss with auxiliary maps, asked to stop
+        sums[2] = float(asked)
+        for batch, ys in zip(taken[:-1], targets, strict=False):
+            with self._unshared():
+                self._backward(self._forward(batch, ys, weights, sums))
+        loss = self._forward(taken[-1], targets[-1], weights, sums)
+        own = sums[1:2].clone()
+        read = _Reading(torch.cat([self.processes.add_up(sums), own]))
+        self._backward(loss)
+        values = read.values()
         if not math.isfinite(float(values[1])):
-            self._raise(taken, values.tolist(), own_loss)
+            self._raise(taken, values[:2].tolist(), float(values[3]))
         self._before = taken
-        if count > 1:
-            factor = reference / torch.where(sums[2] > 0, sums[2], 1.0)
-            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-            torch._foreach_mul_(grads, factor)
         self._update()
-        return Losses(values, asking)
+        return Losses(values[:2], bool(values[2] > 0))
 
-    def _measure(self, outputs: Outputs, masks: Tensor, *, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of the last map, that of all maps, and the weight of both: sums, or, if `whole`, means of weight 1."""
-        logits, auxiliary = outputs
-        measure = mean_of if whole else sum_and_weight
-        main, weight = measure(self.loss, logits.float(), masks_for(logits, masks))
+    def _forward(self, batch: Batch, targets: list[Tensor], weights: Tensor, sums: Tensor) -> Tensor:
+        """This batch's part of the step's loss; added to `sums`, without and with the auxiliary maps."""
+        with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
+            logits, auxiliary = self.learner(batch.images)
+        self.profile.mark("forward")
+        last = len(targets) - 1  # one target for all maps, or one for each
+        main = self.loss.mean(self.loss.parts(logits.float(), targets[0])[0], weights[0])
         loss = main
-        for share, more in auxiliary:
-            value, own = measure(self.loss, more.float(), masks_for(more, masks))
-            # A map of another size has another weight; its mean counts as the loss's does.
-            loss = loss + share * (value if more.shape[-2:] == logits.shape[-2:] else value * (weight / own.clamp(1e-9)))
-        return main, loss, weight
+        for number, (share, more) in enumerate(auxiliary, 1):
+            place = min(number, last)
+            loss = loss + share * self.loss.mean(self.loss.parts(more.float(), targets[place])[0], weights[place])
+        sums[:2] += torch.stack([main, loss]).detach()
+        self.profile.mark("loss")
+        return loss
+
+    def _backward(self, loss: Tensor) -> None:
+        # DistributedDataParallel takes the mean over the processes, and here are the parts of one sum.
+        self.scaler.scale(loss * self.processes.size).backward()  # type: ignore[no-untyped-call]
+        self.profile.mark("backward")
+
+    def _targets(self, batch: Batch) -> list[Tensor]:
+        """The masks at the size of each map's logits; one where all are as large as the image."""
+        if self.upsample:
+            return [batch.masks]
+        size = batch.images.shape[-2:]
+        if size not in self._sizes:
+            self._sizes[size] = map_sizes(self.model, batch.images[:1])
+        return [scale_masks(batch.masks, s) for s in self._sizes[size]]
 
     def _unshared(self) -> Any:
         """Gradients stay here until the last batch; a module that is not shared has nothing to say on that."""
@@ -196,16 +200,17 @@ class _Reading:
         return self._host
 
 
-def _means(read: Tensor) -> tuple[Tensor, bool, float]:
-    """Both losses of a step, whether a process was asked to stop, and the sum of this process's own losses."""
-    loss, optimised, weight, asked, own = read
-    means = torch.stack([loss, optimised]) / torch.where(weight > 0, weight, 1.0)
-    return means, bool(asked > 0), float(own)
+@torch.no_grad()
+def map_sizes(model: Segmenter, image: Tensor) -> list[tuple[int, int]]:
+    """Height and width of the logits of each map for an image (1, 3, H, W); the model stays as it is."""
+    modes = {module: module.training for module in model.modules()}
+    logits, more = model.eval().forward_aux(image, upsample=False)
+    for module, mode in modes.items():
+        module.training = mode
+    return [(x.shape[-2], x.shape[-1]) for x in (logits, *(x for _, x in more))]
 
 
-def masks_for(logits: Tensor, masks: Tensor) -> Tensor:
-    """Masks (N, H, W) at the size of logits (N, C, h, w): the nearest pixel to each one's middle."""
-    if logits.shape[-2:] == masks.shape[-2:]:
-        return masks
+def scale_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (N, H, W) at another size: of each pixel there the nearest one to its middle."""
     # float32 holds class ids exactly.
-    return F.interpolate(masks[:, None].float(), logits.shape[-2:], mode="nearest-exact")[:, 0].long()
+    return F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0].long()

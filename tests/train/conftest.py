@@ -96,7 +96,7 @@ def run(segdeploy):
 def together(segdeploy, tmp_path):
     """A function that runs `segdeploy WORDS` in two processes on one machine: exit codes and what each said."""
 
-    def finish(*words, before=("", ""), seconds=120):
+    def finish(*words, before=("", ""), seconds=120, linger=20):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -106,8 +106,8 @@ def together(segdeploy, tmp_path):
             variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             environment = {key: str(value) for key, value in variables.items()}
             pair.append(segdeploy(*words, before=before[rank], environment=environment, name=f"said.{rank}"))
-        for process, _ in pair:
-            process.join(seconds)
+        pair[0][0].join(seconds)
+        pair[1][0].join(linger)
         codes = [process.exitcode for process, _ in pair]
         texts = [said.read_text() if said.exists() else "" for _, said in pair]
         for _, said in pair:

@@ -106,7 +106,7 @@ def test_signal_to_one_stops_both_after_the_same_step(together, arguments, taugh
     line = said[0].splitlines()[-1]
     run = tmp_path / "run"
     assert line == (
-        f"segdeploy: stopped by SIGTERM in epoch 1 of 3, after step 3 of 3; go on with: segdeploy train --resume {run}"
+        f"segdeploy: stopped by SIGTERM in epoch 2 of 3, after step 1 of 3; go on with: segdeploy train --resume {run}"
     )
     assert said[1] == ""
     codes, said = together("train", "--resume", run, "--device", "cpu")
@@ -119,7 +119,7 @@ def test_signal_to_one_stops_both_after_the_same_step(together, arguments, taugh
 def test_lost_process_ends_the_other_with_one_line(how, together, arguments):
     """One that has died is seen at once, one that hangs after distributed_timeout."""
     words = arguments(PLAIN, "--set", "trainer.distributed_timeout=3")
-    codes, said = together(*words, before=("", DIES.format(signal=how)), seconds=20)
+    codes, said = together(*words, before=("", DIES.format(signal=how)), seconds=20, linger=1)
     assert codes[0] == 2, said
     assert codes[1] != 0
     (line,) = [line for line in said[0].splitlines() if line.startswith("segdeploy: ")]

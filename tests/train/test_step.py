@@ -7,11 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from segdeploy.bundle import open_model
 from segdeploy.config.trainer import Trainer
+from segdeploy.model.segmenter import build
 from segdeploy.train.distributed import Processes
+from segdeploy.train.learner import Learner
 from segdeploy.train.profile import Profile
-from segdeploy.train.reduction import mean_of, sum_and_weight
-from segdeploy.train.step import Batch, Step, masks_for
+from segdeploy.train.reduction import Parts
+from segdeploy.train.step import Batch, Step, map_sizes, scale_masks
 
 CPU = torch.device("cpu")
 
@@ -36,11 +39,12 @@ def data():
     return images, masks
 
 
-def step_of(model, loss):
-    trainer = Trainer.model_validate({"gradient_clipping": {"clipglobalnorm": None}})
+def step_of(model, loss, learner=None, **keys):
+    trainer = Trainer.model_validate({"gradient_clipping": {"clipglobalnorm": None}, **keys})
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return Step(model, model, loss, optimizer, scaler, None, trainer, None, Processes(CPU), Profile(CPU))
+    parts = Parts(loss)
+    return Step(learner or model, model, parts, optimizer, scaler, None, trainer, None, Processes(CPU), Profile(CPU))
 
 
 @pytest.mark.parametrize("sizes", [[8], [4, 4], [3, 3, 2], [1] * 8])
@@ -86,15 +90,34 @@ def test_rate_of_a_group_is_scaled(data):
 def test_sum_over_weight_is_the_mean(weights, smoothing, data):
     logits, masks = torch.randn(8, 5, 12, 16), data[1]
     loss = nn.CrossEntropyLoss(weights, ignore_index=255, label_smoothing=smoothing)
-    total, weight = sum_and_weight(loss, logits, masks)
-    assert float(total / weight) == pytest.approx(float(loss(logits, masks)), rel=1e-5)
-    assert mean_of(loss, logits, masks)[0] == loss(logits, masks)
+    sums, weights = Parts(loss).parts(logits, masks)
+    assert float(Parts(loss).mean(sums, weights)) == pytest.approx(float(loss(logits, masks)), rel=1e-5)
+    assert torch.equal(weights, Parts(loss).weights(masks))
 
 
 def test_masks_at_the_logits_stride_are_their_middle_pixels():
     masks = torch.arange(96).view(1, 8, 12) % 7
-    found = masks_for(torch.zeros(1, 3, 4, 6), masks)
-    assert torch.equal(found, masks[:, 1::2, 1::2])
-    assert torch.equal(masks_for(torch.zeros(1, 3, 8, 12), masks), masks)
+    assert torch.equal(scale_masks(masks, (4, 6)), masks[:, 1::2, 1::2])
     thirds = F.interpolate(masks[:, None].double(), (3, 4), mode="nearest-exact")[:, 0].long()
-    assert torch.equal(masks_for(torch.zeros(1, 3, 3, 4), masks), thirds)
+    assert torch.equal(scale_masks(masks, (3, 4)), thirds)
+
+
+def test_loss_at_the_decoder_compares_each_map_at_its_own_size(tiny_run):
+    """The loss of one step is that of the small logits; norms and modes are as before."""
+    segmenter = build(open_model(tiny_run).spec).train()
+    segmenter.encoder.eval()
+    modes = [module.training for module in segmenter.modules()]
+    before = copy.deepcopy(segmenter.state_dict())
+    images = torch.randn(2, 3, 64, 96)
+    ((height, width),) = map_sizes(segmenter, images[:1])
+    assert (height, width) == (16, 24)
+    assert [module.training for module in segmenter.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in segmenter.state_dict().items())
+    masks = torch.randint(0, 7, (2, 64, 96))
+    masks[:, :32] = 255
+    loss = nn.CrossEntropyLoss(ignore_index=255)
+    step = step_of(segmenter, loss, Learner(segmenter, upsample=False), loss_at="decoder")
+    found = step([Batch((0, 1), images, masks)], 1, 0.0, asked=False).values[0]
+    segmenter.load_state_dict(before)
+    logits = segmenter.forward_aux(images, upsample=False)[0]
+    assert float(found) == pytest.approx(float(loss(logits, masks[:, 2::4, 2::4])), rel=1e-5)
