@@ -95,6 +95,10 @@ class Processes:
             raise error
         return value  # type: ignore[return-value]
 
+    def said_once(self, error: SegdeployError) -> BaseException:
+        """An error that all processes have, to be raised: in all but the first one the exit without a word."""
+        return error if self.first else SystemExit(error.exit_code)
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Inside, all processes fail alike; process 0 alone says why."""
@@ -103,9 +107,7 @@ class Processes:
         except LostProcessError:
             raise
         except SegdeployError as e:
-            if self.first:
-                raise
-            raise SystemExit(e.exit_code) from e
+            raise self.said_once(e) from e
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
+
 import time
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from segdeploy import run_folder as place
 from segdeploy.checkpoint import load_weights, save_weights
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
-from segdeploy.errors import SegdeployError, first_line
+
 from segdeploy.model.segmenter import Deployed, Segmenter, backbone_of
 from segdeploy.progress import progress
 from segdeploy.run_folder import Skip
 from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner
-from segdeploy.train.diverged import report_divergence
+from segdeploy.train.ends import AskedError, ends_in_one_line
 from segdeploy.train.ema import build_ema
 from segdeploy.train.feed import Feed
 from segdeploy.train.learner import build_learner, with_shared_statistics
@@ -34,9 +34,9 @@ from segdeploy.train.profile import Profile
 from segdeploy.train.randomness import Randomness
 from segdeploy.train.record import Record, training_set_metadata
 from segdeploy.train.reduction import Parts
-from segdeploy.train.signals import StoppedError, StopRequest
+from segdeploy.train.signals import StopRequest
 from segdeploy.train.state import State
-from segdeploy.train.step import DivergedError, Step
+from segdeploy.train.step import Step
 from segdeploy.train.validate import evaluate_with_loss
 
 if TYPE_CHECKING:
@@ -73,10 +73,6 @@ class TrainResult:
     parts: dict[Part, list[Sample]]
     metadata: dict[str, Any]
     """What training_set_metadata.json holds."""
-
-
-class _AskedError(Exception):
-    """A signal asked for the end, and nothing is half done."""
 
 
 class Training:
@@ -145,43 +141,15 @@ class Training:
         """Train to the last epoch, score the best weights on the test part, write the model card.
 
         Raises:
-            StoppedError: SIGTERM or SIGINT came; the state is saved.
-            SegdeployError: the loss is no longer a number, or there is no room for a file.
+            StoppedError, SegdeployError: see `ends_in_one_line`.
         """
         schedule = self.config.trainer.learning_rate_scheduler
         if schedule.decay == "cosine" and schedule.t_0 is None:
             total = self.config.trainer.epochs * self.plan.steps
             log.info("learning rate: cosine, once down over all %d steps; Ludwig restarts every t_0 steps", total)
         # Where no state is kept, a signal that waits would only cost time.
-        with self.processes.together(), nullcontext() if self.skip.progress else self.stop:
-            try:
-                return self._go(on_epoch)
-            except _AskedError:
-                self.save()
-                raise StoppedError(self.run, self.stop.signal or signal.SIGTERM, self._where()) from None
-            except DivergedError as e:
-                where = {"epoch": self.state.progress.epoch + 1, "step": self.state.progress.batches + 1}
-                raise report_divergence(
-                    self.run,
-                    e,
-                    self.model,
-                    self.spec,
-                    self.parts["training"],
-                    self.processes,
-                    where,
-                    mixed=self.half is torch.float16,
-                ) from None
-            except OSError as e:
-                if not files.is_full(e):
-                    raise
-                raise SegdeployError(f"{self.run}: cannot be written: {e.strerror}; make room, and go on with --resume") from e
-            except Exception as e:
-                compiler = type(e).__module__.startswith(("torch._dynamo", "torch._inductor"))
-                if not (self.config.trainer.compile and compiler):
-                    raise
-                raise SegdeployError(
-                    f"torch.compile cannot compile this network here: {first_line(e)[:200]}; set trainer.compile: false"
-                ) from e
+        with nullcontext() if self.skip.progress else self.stop, ends_in_one_line(self):
+            return self._go(on_epoch)
 
     def _go(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         done, first = self.state.progress, self.processes.first
@@ -276,7 +244,7 @@ class Training:
                 show(done.batches, plan.steps)
                 # Several processes stop after the same step: the one by which all of them know.
                 if losses.asked if self.processes.size > 1 else self.stop.signal is not None:
-                    raise _AskedError
+                    raise AskedError
                 if plan.is_checkpoint(done.batches, trainer):
                     self.save()
         self.profile.read()
@@ -315,21 +283,15 @@ class Training:
 
     @contextmanager
     def _watched(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Progress that ends with _AskedError where a signal came; several processes would not know of it all at once."""
+        """Progress that ends with AskedError where a signal came; several processes would not know of it all at once."""
         with progress(what) as show:
 
             def step(done: int, total: int) -> None:
                 show(done, total)
                 if self.processes.size == 1 and self.stop.signal is not None:
-                    raise _AskedError
+                    raise AskedError
 
             yield step
-
-    def _where(self) -> str:
-        done = self.state.progress
-        if not done.batches:
-            return f"after epoch {done.epoch} of {self.config.trainer.epochs}"
-        return f"in epoch {done.epoch + 1} of {self.config.trainer.epochs}, after step {done.batches} of {self.plan.steps}"
 
     def _write_profile(self) -> None:
         if self.processes.first and not self.skip.statistics:
