@@ -66,7 +66,7 @@ def save_training_state(
     progress: dict[str, Any],
     more: dict[str, Tensor] | None = None,
 ) -> None:
-    """Everything that `load_training_state` needs to go on as if nothing had happened; `more` are tensors of the run."""
+    """All that `load_training_state` needs to go on as if nothing had happened; `more` are tensors of the run."""
     tensors = {f"{_MODEL}{name}": t for name, t in model.state_dict().items()}
     if ema is not None:
         tensors |= {f"{_EMA}{name}": t for name, t in ema.state_dict().items()}
@@ -85,7 +85,7 @@ def save_training_state(
 def load_training_state(
     path: Path, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Fill model, average and optimiser in place; returns `progress` and `more`. Raises ModelError as `load_weights`."""
+    """Fill model, average and optimiser; returns `progress` and `more`. Raises ModelError as `load_weights` does."""
     tensors, about = _load(path)
     _fill(model, {n.removeprefix(_MODEL): t for n, t in tensors.items() if n.startswith(_MODEL)}, path)
     if ema is not None:

@@ -74,8 +74,8 @@ def command(
     """
     from segdeploy.arguments import check_data_format
     from segdeploy.config import choose_config
-    from segdeploy.environment import is_first_process
     from segdeploy.data.table import Tables
+    from segdeploy.environment import is_first_process
     from segdeploy.errors import ConfigError
     from segdeploy.plugin.extras import require
 

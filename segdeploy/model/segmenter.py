@@ -50,9 +50,7 @@ class Segmenter(nn.Module):
         """Encoder, decoder, one logit per class, bilinear to the image's size."""
         return self._upsample(self.head(self.decoder(self.encoder(image))), image)
 
-    def forward_aux(
-        self, image: Tensor, *, upsample: bool = True
-    ) -> tuple[Tensor, tuple[tuple[float, Tensor], ...]]:
+    def forward_aux(self, image: Tensor, *, upsample: bool = True) -> tuple[Tensor, tuple[tuple[float, Tensor], ...]]:
         """What `forward` gives, and for each auxiliary map the weight of its loss and its logits (N, C, H, W).
 
         Without `upsample` each map's logits stay at its own stride.

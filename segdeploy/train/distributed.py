@@ -107,7 +107,9 @@ class Processes:
         except LostProcessError:
             raise
         except SegdeployError as e:
-            raise self.said_once(e) from e
+            if self.first:
+                raise
+            raise SystemExit(e.exit_code) from e
 
 
 @contextmanager
@@ -164,5 +166,3 @@ def _one_line(processes: Processes, timeout: float) -> Iterator[None]:
             f"process {processes.rank} of {processes.size} has lost another one, or waited {timeout:g} s for it "
             f"(trainer.distributed_timeout): {first_line(e)[:200]}; when all can run, go on with --resume"
         ) from e
-
-

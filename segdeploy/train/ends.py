@@ -47,13 +47,15 @@ def ends_in_one_line(training: Training) -> Iterator[None]:
     except OSError as e:
         if not is_full(e):
             raise
-        raise SegdeployError(f"{training.run}: cannot be written: {e.strerror}; make room, and go on with --resume") from e
+        raise SegdeployError(
+            f"{training.run}: cannot be written: {e.strerror}; make room, and go on with --resume"
+        ) from e
     except Exception as e:
         compiler = type(e).__module__.startswith(("torch._dynamo", "torch._inductor"))
         if not (training.config.trainer.compile and compiler):
             raise
-        said = f"torch.compile cannot compile this network here: {first_line(e)[:200]}; set trainer.compile: false"
-        raise SegdeployError(said) from e
+        cannot = f"torch.compile cannot compile this network here: {first_line(e)[:200]}; set trainer.compile: false"
+        raise SegdeployError(cannot) from e
 
 
 def _where(training: Training) -> str:

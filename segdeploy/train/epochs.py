@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-
 import time
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,14 +16,13 @@ from segdeploy import run_folder as place
 from segdeploy.checkpoint import load_weights, save_weights
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
-
 from segdeploy.model.segmenter import Deployed, Segmenter, backbone_of
 from segdeploy.progress import progress
 from segdeploy.run_folder import Skip
 from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner
-from segdeploy.train.ends import AskedError, ends_in_one_line
 from segdeploy.train.ema import build_ema
+from segdeploy.train.ends import AskedError, ends_in_one_line
 from segdeploy.train.feed import Feed
 from segdeploy.train.learner import build_learner, with_shared_statistics
 from segdeploy.train.losses import build_loss
@@ -118,7 +116,16 @@ class Training:
         size = (spec.preprocessing.height, spec.preprocessing.width)
         learner = build_learner(self.model, trainer, processes, size)
         self.step = Step(
-            learner, self.model, Parts(self.loss), optimizer, scaler, self.ema, trainer, self.half, processes, self.profile
+            learner,
+            self.model,
+            Parts(self.loss),
+            optimizer,
+            scaler,
+            self.ema,
+            trainer,
+            self.half,
+            processes,
+            self.profile,
         )
         randomness = Randomness(trainer.seed, processes, self.plan.batches, self.device)
         self.state = State(self.model, self.ema, optimizer, scaler, randomness, self.plan)
@@ -283,7 +290,7 @@ class Training:
 
     @contextmanager
     def _watched(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Progress that ends with AskedError where a signal came; several processes would not know of it all at once."""
+        """Progress that ends with AskedError where a signal came; of several processes not all would know."""
         with progress(what) as show:
 
             def step(done: int, total: int) -> None:

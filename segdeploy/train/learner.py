@@ -82,7 +82,7 @@ def with_shared_statistics(segmenter: Segmenter, config: Trainer, processes: Pro
     if processes.device.type != "cuda":
         log.info("batch norm: each process takes the statistics of its own batches; torch shares them on CUDA alone")
         return segmenter
-    from timm.layers import convert_sync_batchnorm  # torch's own would lose the activations in timm's norms
+    from timm import layers  # torch's own conversion would lose the activations in timm's norms
 
-    shared: Any = convert_sync_batchnorm(segmenter)
-    return cast("Segmenter", shared)
+    convert: Any = layers
+    return cast("Segmenter", convert.convert_sync_batchnorm(segmenter))

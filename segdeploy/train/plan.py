@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,9 +43,8 @@ class Plan:
         for step in range(self.steps):
             start = step * self.effective_batch_size + rank * self.share
             edges = [start + i * self.share // self.batches for i in range(self.batches + 1)]
-            found.append([list(order[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+            found.append([list(order[a:b]) for a, b in itertools.pairwise(edges)])
         return found
-
 
     def describe(self) -> str:
         """How a step is shared."""

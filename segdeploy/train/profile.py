@@ -74,7 +74,7 @@ class Profile:
         return made
 
     def to_dict(self) -> dict[str, Any]:
-        """Seconds of each kind and its share of them all, JSON-ready; steps that were not measured count as the mean."""
+        """Seconds of each kind and its share, JSON-ready; steps that were not measured count as the mean."""
         scale = self.steps / self._measured if self._measured else 0.0
         seconds = {what: value * scale for what, value in self.step_seconds.items()} | dict(self.other_seconds)
         total = sum(seconds.values())

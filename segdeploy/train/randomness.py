@@ -42,8 +42,7 @@ class Randomness:
         first = torch.Generator().manual_seed(base)
         order: list[int] = torch.randperm(samples, generator=first).tolist()
         self.streams = [
-            first if number == 0 else torch.Generator().manual_seed(base + number * _STRIDE)
-            for number in self._numbers
+            first if number == 0 else torch.Generator().manual_seed(base + number * _STRIDE) for number in self._numbers
         ]
         return order
 

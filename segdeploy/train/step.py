@@ -6,12 +6,10 @@ import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
-
-
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from segdeploy.train.distributed import Processes
     from segdeploy.train.profile import Profile
     from segdeploy.train.reduction import Parts
-
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +157,7 @@ class Step:
 
     def _unshared(self) -> Any:
         """Gradients stay here until the last batch; a module that is not shared has nothing to say on that."""
-        return self.learner.no_sync() if hasattr(self.learner, "no_sync") else nullcontext()
+        return cast("Any", self.learner).no_sync() if hasattr(self.learner, "no_sync") else nullcontext()
 
     def _update(self) -> None:
         if self.clip is not None:
@@ -188,7 +184,7 @@ class _Reading:
         if tensor.device.type == "cuda":
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
         else:
             self._host = tensor.detach().clone()
