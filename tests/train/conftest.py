@@ -1,7 +1,9 @@
 """Real processes that train, forked from one that has imported torch already, so that each starts in a moment."""
 
 import multiprocessing
+import os
 import socket
+import sys
 
 import pytest
 
@@ -46,11 +48,24 @@ def small_table(tmp_path_factory):
     return generate(tmp_path_factory.mktemp("small"), count=20, size=(32, 48))
 
 
+WARM = """
+import matplotlib.pyplot, torch.utils.tensorboard, segdeploy.cli.train, segdeploy.train.loop
+from segdeploy.plugin.registry import catalogue
+catalogue("encoder"), catalogue("decoder")
+"""
+
+
 @pytest.fixture(scope="session")
-def _server():
+def _server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("warm")
+    (folder / "warm_trainer.py").write_text(WARM)
     context = multiprocessing.get_context("forkserver")
-    parts = ["segdeploy.train.loop", "segdeploy.cli.train", "torch.utils.tensorboard", "matplotlib.pyplot"]
-    context.set_forkserver_preload([*parts, "segdeploy.encoders.unet", "segdeploy.decoders.segformer"])
+    context.set_forkserver_preload(["warm_trainer"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))  # the server knows no other way
+        first = context.Process(target=exec, args=("",))
+        first.start()
+        first.join()
     return context
 
 

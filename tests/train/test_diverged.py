@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from segdeploy.bundle import open_model
+from segdeploy.bundle import read_spec
 from segdeploy.config import parse_config
 from segdeploy.data.table import Tables, read_table
 from segdeploy.errors import SegdeployError
@@ -44,7 +44,7 @@ def test_weights_and_batch_give_that_loss_again(diverged):
     run, _ = diverged
     held = load_file(run / "diverged" / "batch.safetensors")
     weights = {name.removeprefix("model."): t for name, t in held.items() if name.startswith("model.")}
-    model = build(open_model(run).spec)
+    model = build(read_spec(run / "model"))
     parameters = dict(model.named_parameters())
     assert all(torch.isfinite(weights[name]).all() for name in parameters)
     assert max(weights[name].abs().max() for name in parameters) > 1e20
