@@ -132,9 +132,9 @@ def joined(device: str, timeout: float) -> Iterator[Processes]:
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     place = torch.device(_device_of(device, local, neighbours))
     processes = Processes(place, rank, size, neighbours)
-    log.info("process %d of %d on %s", rank, size, place)
     if rank:
         logging.getLogger("segdeploy").setLevel(logging.ERROR)
+    log.info("%d processes, this one on %s", size, place)
     with _one_line(processes, timeout), quiet(rank > 0):
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
         yield processes
