@@ -71,15 +71,16 @@ def save_training_state(
     if ema is not None:
         tensors |= {f"{_EMA}{name}": t for name, t in ema.state_dict().items()}
     state = optimizer.state_dict()
-    plain: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}  # some rules count their steps outside of tensors
     for index, slots in state["state"].items():
         for name, value in slots.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"{_OPTIMIZER}{index}.{name}"] = value
             elif value is not None:  # sgd without momentum
-                plain[f"{index}.{name}"] = value
+                numbers[f"{index}.{name}"] = value
     tensors |= {f"{_RUN}{name}": t for name, t in (more or {}).items()}
-    _save(path, tensors, {"progress": progress, "param_groups": state["param_groups"], "slots": plain})
+    groups = [{k: v.item() if isinstance(v, torch.Tensor) else v for k, v in g.items()} for g in state["param_groups"]]
+    _save(path, tensors, {"progress": progress, "param_groups": groups, "slots": numbers})
 
 
 def load_training_state(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -19,3 +20,15 @@ def _one_or_more(value: Any) -> Any:
 
 Counts = Annotated[tuple[PositiveInt, ...], Field(min_length=1), BeforeValidator(_one_or_more)]
 """Whole numbers from 1; one may stand without a list."""
+
+
+def _compiles(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as e:
+        raise ValueError(f"expected a regular expression: {e}") from e
+    return value
+
+
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(_compiles)]
+"""A regular expression."""

@@ -103,7 +103,7 @@ def _keys_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
         if fields:
             models = {m for f in fields for m in _models_in(f.annotation)}
         else:  # a list's place, or the name of a union's member
-            models = {m for m in models if _tag(m) in (None, step)} if isinstance(step, str) else models
+            models = {m for m in models if _tag(m) == step} or models
     return sorted({name for m in models for name in m.model_fields})
 
 

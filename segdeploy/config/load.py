@@ -183,18 +183,21 @@ def _plugin(kind: str, source: Source, mistakes: list[str], unknown: list[KeyPat
 
 
 def _check_weights(config: RunConfig, source: Source) -> None:
-    weights = config.mask.loss.class_weights
     names = config.mask.preprocessing.names
-    path = ("output_features", 0, "loss", "class_weights")
-    head = f"{source.where(path)}: {dotted(path)}"
     if names is None:
         return  # the masks say how many classes there are; training checks it then
+    for place, loss in enumerate(config.mask.losses):
+        among = (place,) if isinstance(config.mask.loss, tuple) else ()
+        path: KeyPath = ("output_features", 0, "loss", *among, "class_weights")
+        if said := _weights_mistake(loss.class_weights, names):
+            raise ConfigError(f"{source.where(path)}: {dotted(path)}: {said}")
+
+
+def _weights_mistake(weights: Any, names: tuple[str, ...]) -> str:
     if isinstance(weights, tuple) and len(weights) != len(names):
-        raise ConfigError(f"{head}: expected one weight for each of {len(names)} classes, got {len(weights)}")
+        return f"expected one weight for each of {len(names)} classes, got {len(weights)}"
     if isinstance(weights, dict) and set(weights) != set(names):
         wrong = sorted(set(weights) - set(names))
-        missing = [n for n in names if n not in weights]
-        said = [f"no class is named {n!r}{suggest(n, names)}" for n in wrong] + [
-            f"no weight for {n!r}" for n in missing
-        ]
-        raise ConfigError(f"{head}: {'; '.join(said)}")
+        said = [f"no class is named {n!r}{suggest(n, names)}" for n in wrong]
+        return "; ".join(said + [f"no weight for {n!r}" for n in names if n not in weights])
+    return ""

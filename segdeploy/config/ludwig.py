@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.config.scheduler import KEYS_OF, OWN_WARMUP, Scheduler
 from segdeploy.config.schema import ImageFeature, MaskFeature
 from segdeploy.config.tree import NOTHING, Tree
 from segdeploy.plugin import registry
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 IMAGE: KeyPath = ("input_features", 0)
 MASK: KeyPath = ("output_features", 0)
 TRAINER: KeyPath = ("trainer",)
+SCHEDULE: KeyPath = (*TRAINER, "learning_rate_scheduler")
 DEFAULTS: KeyPath = ("defaults", "image")
 
 
@@ -34,7 +36,7 @@ _KEYS: tuple[tuple[KeyPath, KeyPath], ...] = (
     ((*MASK, "preprocessing", "height"), (*IMAGE, "preprocessing", "height")),
     ((*MASK, "preprocessing", "width"), (*IMAGE, "preprocessing", "width")),
     ((*TRAINER, "optimizer", "lr"), (*TRAINER, "learning_rate")),
-    ((*TRAINER, "learning_rate_scheduler", "type"), (*TRAINER, "learning_rate_scheduler", "decay")),
+    ((*SCHEDULE, "type"), (*SCHEDULE, "decay")),
 )
 
 # Keys of Ludwig that `defaults` holds for every image feature; a feature's own keys come first.
@@ -66,7 +68,6 @@ _WITHOUT_EFFECT: dict[KeyPath, tuple[str, ...]] = {
         "infer_image_max_width", "requires_equal_dimensions",
     ),
     (*MASK, "decoder"): ("input_size", *_FULLY_CONNECTED),
-    (*MASK, "loss"): ("class_similarities_temperature",),
     ("preprocessing",): (
         "audio", "bag", "binary", "category", "date", "h3", "number", "sequence", "set", "text", "timeseries",
         "vector",
@@ -76,12 +77,6 @@ _WITHOUT_EFFECT: dict[KeyPath, tuple[str, ...]] = {
         "enable_gradient_checkpointing", "bucketing_field", "enable_profiling", "profiler",
         "increase_batch_size_on_plateau_patience", "increase_batch_size_on_plateau_rate",
         "increase_batch_size_on_plateau_eval_metric", "increase_batch_size_on_plateau_eval_split", "model_soup_top_k",
-    ),
-    (*TRAINER, "learning_rate_scheduler"): (
-        "decay_rate", "decay_steps", "staircase", "reduce_on_plateau_patience", "reduce_on_plateau_rate",
-        "reduce_eval_metric", "reduce_eval_split", "max_lr", "pct_start", "div_factor", "final_div_factor",
-        "inverse_sqrt_warmup_steps", "polynomial_power", "polynomial_end_lr", "wsd_warmup_fraction",
-        "wsd_stable_fraction", "wsd_decay_fraction",
     ),
 }  # fmt: skip
 
@@ -93,10 +88,6 @@ _ONLY: dict[KeyPath, tuple[tuple[Any, ...], str]] = {
     (*IMAGE, "preprocessing", "num_channels"): (
         (3, None), "every encoder is fed 3 channels, and grey pictures are repeated; remove it"),
     (*MASK, "dependencies"): (([], None), "there is one output feature; remove it"),
-    (*MASK, "loss", "weight"): ((1,), "there is one loss; scale trainer.learning_rate instead"),
-    (*MASK, "loss", "robust_lambda"): ((0,), "Ludwig does not use it for masks either; remove it"),
-    (*MASK, "loss", "confidence_penalty"): ((0,), "use loss.label_smoothing"),
-    (*MASK, "loss", "class_similarities"): ((None,), "Ludwig does not use it for masks either; remove it"),
     ("preprocessing", "sample_ratio"): ((1, None), "give a smaller table"),
     ("preprocessing", "sample_size"): ((None,), "give a smaller table"),
     ("preprocessing", "oversample_minority"): ((None,), "use loss.class_weights"),
@@ -107,19 +98,23 @@ _ONLY: dict[KeyPath, tuple[tuple[Any, ...], str]] = {
     (*TRAINER, "eval_steps"): ((None,), "the whole validation part is scored; give a smaller one"),
     (*TRAINER, "skip_all_evaluation"): ((False,), "without validation no epoch could be the best; remove it"),
     (*TRAINER, "should_shuffle"): ((True,), "training samples are always shuffled; remove it"),
-    (*TRAINER, "layers_to_freeze_regex"): ((None,), "use encoder.trainable: false"),
     (*TRAINER, "increase_batch_size_on_plateau"): ((0,), "the batch size is constant; remove it"),
     (*TRAINER, "loss_balancing"): (("none", None), "there is one loss; remove it"),
     (*TRAINER, "model_soup"): ((None,), "use trainer.ema_decay"),
     (*TRAINER, "contrastive_pretrain_epochs"): ((0,), "start from trained weights with encoder.use_pretrained"),
     (*TRAINER, "modality_dropout"): ((0,), "there is one input feature; remove it"),
-    (*TRAINER, "gradient_clipping", "clipnorm"): ((None,), "use trainer.gradient_clipping.clipglobalnorm"),
-    (*TRAINER, "gradient_clipping", "clipvalue"): ((None,), "use trainer.gradient_clipping.clipglobalnorm"),
-    (*TRAINER, "optimizer", "amsgrad"): ((False,), "remove it"),
-    (*TRAINER, "optimizer", "dampening"): ((0,), "remove it"),
-    (*TRAINER, "learning_rate_scheduler", "reduce_on_plateau"): ((0,), "use decay: cosine, or null"),
-    (*TRAINER, "learning_rate_scheduler", "warmup_evaluations"): ((0,), "use warmup_fraction"),
+    (*TRAINER, "optimizer", "relative_step"): ((False,), "the rate is learning_rate, as the schedule has it"),
+    (*TRAINER, "optimizer", "scale_parameter"): ((False,), "the rate is learning_rate, as the schedule has it"),
+    (*TRAINER, "optimizer", "warmup_init"): ((False,), "use learning_rate_scheduler.warmup_fraction"),
+    (*SCHEDULE, "warmup_evaluations"): ((0,), "use warmup_fraction"),
 }  # fmt: skip
+
+# The same for each loss.
+_ONLY_IN_LOSS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "robust_lambda": ((0,), "Ludwig does not use it for masks either; remove it"),
+    "confidence_penalty": ((0,), "use label_smoothing of softmax_cross_entropy"),
+    "class_similarities": ((None,), "Ludwig does not use it for masks either; remove it"),
+}
 
 # Values that leave the choice to the program: segdeploy's default is its choice.
 _CHOSEN: dict[KeyPath, tuple[Any, ...]] = {
@@ -159,6 +154,8 @@ def translate(source: Source) -> Tree:
     _mask_preprocessing(tree)
     _split(tree)
     _switched_off(tree)
+    _losses(tree)
+    _schedule(tree)
     _names(tree)
     for path, (allowed, advice) in _ONLY.items():
         tree.only(path, allowed, advice)
@@ -175,6 +172,9 @@ def _long_forms(tree: Tree) -> None:
         value = tree.get(path)
         if isinstance(value, str):
             tree.put(path, {"type": value})
+    losses = tree.get((*MASK, "loss"))
+    if isinstance(losses, list):
+        losses[:] = [{"type": loss} if isinstance(loss, str) else loss for loss in losses]
     named = not (tree.missing((*DEFAULTS, "decoder")) and tree.missing((*decoder, "type")))
     if not named and (tree.missing(decoder) or isinstance(tree.get(decoder), dict)):
         tree.put((*decoder, "type"), "unet")
@@ -274,3 +274,33 @@ def _switched_off(tree: Tree) -> None:
     ):
         if tree.get((*TRAINER, section)) is None:
             tree.put((*TRAINER, section), off)
+
+
+def _losses(tree: Tree) -> None:
+    """Keys of a loss that Ludwig has and does not use for masks."""
+    whole: KeyPath = (*MASK, "loss")
+    listed = tree.get(whole)
+    for path in [(*whole, place) for place in range(len(listed))] if isinstance(listed, list) else [whole]:
+        for key, (allowed, advice) in _ONLY_IN_LOSS.items():
+            tree.only((*path, key), allowed, advice)
+        for key in ("class_similarities_temperature", *(("alpha",) if tree.get((*path, "type")) == "focal" else ())):
+            tree.drop((*path, key))
+
+
+def _schedule(tree: Tree) -> None:
+    """In Ludwig one section holds the keys of all schedules; those of another than the chosen one do nothing."""
+    fields = Scheduler.model_fields
+    decay = tree.get((*SCHEDULE, "decay"))
+    decay = fields["decay"].default if decay is NOTHING else decay
+    if decay is not None and (not isinstance(decay, str) or decay not in KEYS_OF):
+        return  # the schema says so
+    idle = {key for keys in KEYS_OF.values() for key in keys} - set(KEYS_OF[decay])
+    if decay in OWN_WARMUP:
+        idle.add("warmup_fraction")
+    if tree.get((*SCHEDULE, "reduce_on_plateau")) in (NOTHING, 0):
+        idle |= {key for key in fields if key.startswith("reduce_") and key != "reduce_on_plateau"}
+    for key in fields:
+        if key in idle and tree.get((*SCHEDULE, key)) == fields[key].default:
+            tree.take((*SCHEDULE, key))  # as good as not said
+        elif key in idle:
+            tree.drop((*SCHEDULE, key))

@@ -12,9 +12,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, Posi
 
 from segdeploy.classes import ClassMap, Color, Colors, Encoding, PixelValue, Values, default_colors
 from segdeploy.config.augmentation import Augmentations
-from segdeploy.config.bounds import Counts, Fraction, NonNegative, Policy, Side
+from segdeploy.config.bounds import Counts, Fraction, Policy, Side
 from segdeploy.config.export import Export
 from segdeploy.config.gates import parse_gate
+from segdeploy.config.loss import CrossEntropy, Loss, Losses
 from segdeploy.config.preprocessing import Preprocessing
 from segdeploy.config.trainer import Trainer
 from segdeploy.frozen import Frozen
@@ -179,16 +180,6 @@ class MaskPreprocessing(Frozen):
         return None if any(255 in mine for mine in values) else 255
 
 
-class Loss(Frozen):
-    """What training minimises: cross-entropy over the pixels that have a label."""
-
-    type: Literal["softmax_cross_entropy"] = "softmax_cross_entropy"
-    class_weights: tuple[NonNegative, ...] | dict[str, NonNegative] | Literal["auto"] | None = None
-    """One weight per class as a list or by name; auto: median frequency / frequency (Eigen and Fergus 2015)."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target spread evenly over all classes."""
-
-
 class MaskFeature(Frozen):
     """The output: a column of mask files and the decoder that predicts them."""
 
@@ -201,8 +192,13 @@ class MaskFeature(Frozen):
     """Classes and their spelling in the files."""
     decoder: Plugin
     """The network that turns feature maps into a map at the classes' resolution."""
-    loss: Loss = Loss()
-    """What training minimises."""
+    loss: Losses = CrossEntropy()
+    """What training minimises: one loss, or a list whose weighted sum is."""
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """`loss` as a list."""
+        return self.loss if isinstance(self.loss, tuple) else (self.loss,)
 
 
 class Data(Frozen):

@@ -2,61 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from segdeploy.config.bounds import Fraction, NonNegative
+from segdeploy.config.bounds import Pattern
+from segdeploy.config.optimizer import GradientClipping, Optimizer
+from segdeploy.config.scheduler import Scheduler
 from segdeploy.frozen import Frozen
-
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Optimizer(Frozen):
-    """The update rule; norms and biases are never decayed."""
-
-    type: Literal["adamw", "adam", "sgd"] = "adamw"
-    """adamw: Loshchilov and Hutter 2019. adam: Kingma and Ba 2015. sgd: gradient descent with momentum."""
-    weight_decay: NonNegative | None = None
-    """Weight decay; decoupled in adamw. null: 0.01 for adamw, 0 for the others."""
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the running mean and of the running square of the gradient."""
-    eps: PositiveFloat = 1e-8
-    """Added to the root of the running square."""
-    momentum: Decay = 0.0
-    """Share of the last step that sgd keeps."""
-    nesterov: bool = False
-    """Whether sgd looks ahead along its momentum."""
-
-    @model_validator(mode="after")
-    def _momentum(self) -> Optimizer:
-        if self.type != "sgd" and (self.momentum or self.nesterov):
-            raise ValueError(f"momentum and nesterov belong to sgd; {self.type} has betas[0]")
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
-
-
-class Scheduler(Frozen):
-    """The learning rate over the run."""
-
-    decay: Literal["cosine"] | None = "cosine"
-    """cosine: one half-wave from `learning_rate` to `eta_min`, or one every `t_0` steps. null: constant."""
-    t_0: PositiveInt | None = None
-    """Steps of the first half-wave, after which the rate starts anew; null: one half-wave over the whole run."""
-    t_mult: PositiveInt = 1
-    """How many times as long each half-wave is as the one before."""
-    warmup_fraction: Fraction = 0.05
-    """Share of all steps over which the rate rises in a line from 0."""
-    eta_min: NonNegative = 0.0
-    """Rate at the end of the half-wave."""
-
-
-class GradientClipping(Frozen):
-    """Limits on the gradient."""
-
-    clipglobalnorm: PositiveFloat | None = 1.0
-    """Largest L2 norm over all gradients together; null: no limit."""
 
 
 class Trainer(Frozen):
@@ -83,6 +36,9 @@ class Trainer(Frozen):
     """Limits on the gradient."""
     early_stop: Annotated[int, Field(ge=-1)] = -1
     """Stop after this many epochs without a better validation score; -1 or 0: never."""
+    layers_to_freeze_regex: Pattern | Annotated[tuple[Pattern, ...], Field(min_length=1)] | None = None
+    """A regular expression, or several: parameters in whose names one is found keep their values, and the norms among
+    them their statistics. Names are those of the weights file, such as encoder.body.layer1.0.conv1.weight."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and keep a moving average of the weights; each step it keeps this share of itself. null: none."""
     use_mixed_precision: bool | Literal["bf16", "fp16"] = False
@@ -103,6 +59,12 @@ class Trainer(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seed of weights, order and augmentation."""
 
+    @property
+    def frozen_patterns(self) -> tuple[str, ...]:
+        """`layers_to_freeze_regex` as a list."""
+        patterns = self.layers_to_freeze_regex
+        return (patterns,) if isinstance(patterns, str) else patterns or ()
+
     @model_validator(mode="after")
     def _accumulation(self) -> Trainer:
         whole, parts = self.effective_batch_size, self.gradient_accumulation_steps
@@ -121,9 +83,10 @@ class Trainer(Frozen):
 
     @model_validator(mode="after")
     def _falls(self) -> Trainer:
-        if self.learning_rate_scheduler.eta_min > self.learning_rate:
+        schedule = self.learning_rate_scheduler
+        if schedule.end > self.learning_rate:
+            key = "eta_min" if schedule.decay == "cosine" else "polynomial_end_lr"
             raise ValueError(
-                f"learning_rate_scheduler.eta_min {self.learning_rate_scheduler.eta_min:g} is above "
-                f"learning_rate {self.learning_rate:g}"
+                f"learning_rate_scheduler.{key} {schedule.end:g} is above learning_rate {self.learning_rate:g}"
             )
         return self

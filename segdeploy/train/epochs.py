@@ -24,14 +24,15 @@ from segdeploy.runtime.torch_runner import TorchRunner
 from segdeploy.train.ema import build_ema
 from segdeploy.train.ends import AskedError, ends_in_one_line
 from segdeploy.train.feed import Feed
+from segdeploy.train.freeze import freeze, rest
 from segdeploy.train.learner import build_learner, with_shared_statistics
 from segdeploy.train.losses import build_loss
-from segdeploy.train.optim import build_optimizer, learning_rate
+from segdeploy.train.optim import build_optimizer
 from segdeploy.train.plan import make_plan
 from segdeploy.train.profile import Profile
 from segdeploy.train.randomness import Randomness
 from segdeploy.train.record import Record, training_set_metadata
-from segdeploy.train.reduction import Parts
+from segdeploy.train.schedule import Plateau, learning_rate
 from segdeploy.train.signals import StopRequest
 from segdeploy.train.state import State
 from segdeploy.train.step import Step
@@ -104,21 +105,19 @@ class Training:
         self.frozen = not config.image.encoder.get("trainable", True)
         if self.frozen:
             backbone_of(self.model.encoder).requires_grad_(False)
+        freeze(self.model, trainer.frozen_patterns)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
-        weight = self.loss.weight
-        # A class of weight 0 teaches nothing: its pixels are ignored, which also keeps 0 / 0 out of the mean.
-        mute = [] if weight is None else (weight == 0).nonzero().flatten().tolist()
         optimizer = build_optimizer(self.model, trainer)
         self.ema = build_ema(self.model, trainer.ema_decay) if trainer.ema_decay else None
         self.half = _HALF[trainer.use_mixed_precision] if self.device.type == "cuda" else None
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
-        self.feed = Feed(data, Augment(config.image.augmentation, spec.preprocessing), mute, self.device, self.profile)
+        self.feed = Feed(data, Augment(config.image.augmentation, spec.preprocessing), self.device, self.profile)
         size = (spec.preprocessing.height, spec.preprocessing.width)
         learner = build_learner(self.model, trainer, processes, size)
         self.step = Step(
             learner,
             self.model,
-            Parts(self.loss),
+            self.loss,
             optimizer,
             scaler,
             self.ema,
@@ -128,7 +127,8 @@ class Training:
             self.profile,
         )
         randomness = Randomness(trainer.seed, processes, self.plan.batches, self.device)
-        self.state = State(self.model, self.ema, optimizer, scaler, randomness, self.plan)
+        plateau = Plateau.of(trainer.learning_rate_scheduler)
+        self.state = State(self.model, self.ema, optimizer, scaler, plateau, randomness, self.plan)
         self.stop = StopRequest()
         self._resumed = False
 
@@ -216,7 +216,7 @@ class Training:
         self.state.end_epoch()
         validated = time.perf_counter() - started
         self.profile.add("validation", validated)
-        return {
+        row = {
             "epoch": number,
             "step": done.step,
             "learning_rate": self._rate(done.step - 1),
@@ -227,11 +227,17 @@ class Training:
             "training_images_per_second": round(self.plan.steps * self.plan.effective_batch_size / trained, 3),
             "seconds": round(trained + validated, 3),
         }
+        schedule = self.config.trainer.learning_rate_scheduler
+        watched = row.get(f"{schedule.reduce_eval_split}_{schedule.reduce_eval_metric}")
+        self.state.plateau.observe(math.nan if watched is None else watched)
+        return row
 
     def _train(self, number: int) -> None:
         trainer, plan, done = self.config.trainer, self.plan, self.state.progress
         order = self.state.begin_epoch()
         self.model.train()
+        if trainer.frozen_patterns:
+            rest(self.model)
         if self.frozen:
             backbone_of(self.model.encoder).eval()
         left = plan.parts(order, self.processes.rank)[done.batches :]
@@ -259,7 +265,8 @@ class Training:
     def _rate(self, step: int) -> float:
         trainer = self.config.trainer
         total = trainer.epochs * self.plan.steps
-        return learning_rate(step, total, trainer.learning_rate, trainer.learning_rate_scheduler)
+        rate = learning_rate(step, total, trainer.learning_rate, trainer.learning_rate_scheduler)
+        return rate * self.state.plateau.factor
 
     @property
     def kept(self) -> torch.nn.Module:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segdeploy.classes import IGNORE
 from segdeploy.threads import in_order
 from segdeploy.train.step import Batch
 
@@ -26,15 +25,12 @@ class Feed:
     Args:
         data: the training part.
         augment: changes a batch on the device.
-        mute: classes whose pixels count as ignored.
         device: where batches go.
         profile: learns how long was waited for data, and how long augmenting took.
     """
 
-    def __init__(
-        self, data: Dataset, augment: Augment, mute: Sequence[int], device: torch.device, profile: Profile
-    ) -> None:
-        self.data, self.augment, self.mute, self.device, self.profile = data, augment, mute, device, profile
+    def __init__(self, data: Dataset, augment: Augment, device: torch.device, profile: Profile) -> None:
+        self.data, self.augment, self.device, self.profile = data, augment, device, profile
         # A CPU that trains has no core to spare; a GPU waits for what one thread decodes.
         self.readers = 1 if device.type == "cpu" else None
 
@@ -52,8 +48,6 @@ class Feed:
                     masks.to(self.device, non_blocking=True),
                     streams[number % len(streams)],
                 )
-                for label in self.mute:
-                    y = y.masked_fill(y == label, IGNORE)
                 x = x.contiguous(memory_format=torch.channels_last)
                 self.profile.mark("augment")
                 yield Batch(tuple(chunk), x, y)

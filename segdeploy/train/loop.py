@@ -26,8 +26,10 @@ from segdeploy.progress import progress
 from segdeploy.run_folder import Skip, find_run
 from segdeploy.train.distributed import joined
 from segdeploy.train.epochs import Training, TrainResult
+from segdeploy.train.freeze import freeze
 from segdeploy.train.learner import check_sync_batchnorm
 from segdeploy.train.losses import class_weights
+from segdeploy.train.optim import build_optimizer
 from segdeploy.train.plan import make_plan
 from segdeploy.train.record import training_set_metadata
 
@@ -89,6 +91,9 @@ def train(
             spec, segmenter = from_config(config, report.classes, pretrained=start is None, head=head)
             if start is not None:
                 _load_start(start, segmenter)
+            # The run will do this itself; here a mistake leaves nothing written.
+            freeze(segmenter, config.trainer.frozen_patterns)
+            build_optimizer(segmenter, config.trainer)
             _try_training(config, spec, segmenter, plan.share // plan.batches)
             new = partial(_begin, config, tables, spec, segmenter, parts, report, skip or Skip())
             run, model = processes.once(lambda: new(files.next_free(output / name), model_folder))
@@ -214,7 +219,8 @@ def checked_parts(
         classes = settle_classes(together, config.mask.preprocessing, f"output feature {config.mask.name!r}")
     # Frequencies come from the training part alone.
     report = judge(facts, classes, config.preprocessing.allow)["training"]
-    class_weights(config.mask.loss, classes, report)
+    for loss in config.mask.losses:
+        class_weights(loss, classes, report)
     return parts, report
 
 

@@ -11,6 +11,7 @@ from segdeploy import files
 from segdeploy import run_folder as place
 from segdeploy.checkpoint import load_training_state, save_training_state
 from segdeploy.errors import ModelError, SegdeployError
+from segdeploy.train.schedule import Plateau
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,7 @@ class Progress:
     seconds: float = 0.0
     """Spent on training in the epoch under way."""
     scaler: dict[str, Any] = field(default_factory=dict)
+    plateau: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, int] = field(default_factory=dict)
     """`Plan` of the steps; a state within an epoch can only go on with the same one."""
 
@@ -56,11 +58,12 @@ class State:
         ema: nn.Module | None,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
+        plateau: Plateau,
         randomness: Randomness,
         plan: Plan,
     ) -> None:
         self.model, self.ema, self.optimizer, self.scaler = model, ema, optimizer, scaler
-        self.randomness, self.plan = randomness, plan
+        self.plateau, self.randomness, self.plan = plateau, randomness, plan
         self.progress = Progress()
         self.losses = torch.zeros(2)
         """(2,) float32: sums over the epoch's steps, see `step.Losses`."""
@@ -79,12 +82,13 @@ class State:
         if not self.randomness.processes.first:
             return
         self.progress.scaler = self.scaler.state_dict()
+        self.progress.plateau = asdict(self.plateau)
         self.progress.plan = asdict(self.plan)
         about = asdict(self.progress)
         file = folder / place.LATEST_FILE
         try:
             save_training_state(file, self.model, self.ema, self.optimizer, about, tensors)
-            shown = {k: v for k, v in about.items() if k not in ("scaler", "plan")}
+            shown = {k: v for k, v in about.items() if k not in ("scaler", "plateau", "plan")}
             files.write_json(folder / place.PROGRESS_FILE, shown | {"epochs": epochs})
         except SegdeployError as e:
             kept = "the checkpoint before it is whole; make room, and go on" if file.is_file() else "nothing was saved"
@@ -102,6 +106,8 @@ class State:
         self.progress = Progress(**{name: saved.get(name, value) for name, value in asdict(known).items()})
         if self.scaler.is_enabled() and self.progress.scaler:  # a run that began on a CPU has none
             self.scaler.load_state_dict(self.progress.scaler)
+        if self.progress.plateau:  # a run of an earlier version has none
+            self.plateau = Plateau(**self.progress.plateau)
         plan = asdict(self.plan)
         if self.progress.plan in ({}, plan):
             pass

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import torch.nn.functional as F
 
+from segdeploy.train.clip import clip
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from segdeploy.config.trainer import Trainer
     from segdeploy.model.segmenter import Segmenter
     from segdeploy.train.distributed import Processes
+    from segdeploy.train.losses import Objective
     from segdeploy.train.profile import Profile
-    from segdeploy.train.reduction import Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Step:
         self,
         learner: nn.Module,
         model: Segmenter,
-        loss: Parts,
+        loss: Objective,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         ema: AveragedModel | None,
@@ -85,7 +87,7 @@ class Step:
         self.learner, self.model, self.loss, self.ema = learner, model, loss, ema
         self.optimizer, self.scaler, self.half = optimizer, scaler, half
         self.processes, self.profile, self.device = processes, profile, processes.device
-        self.clip = trainer.gradient_clipping.clipglobalnorm
+        self.clipping = trainer.gradient_clipping
         self.upsample = trainer.loss_at == "image"
         self._sizes: dict[torch.Size, list[tuple[int, int]]] = {}
         self._before: list[Batch] = []
@@ -160,9 +162,9 @@ class Step:
         return cast("Any", self.learner).no_sync() if hasattr(self.learner, "no_sync") else nullcontext()
 
     def _update(self) -> None:
-        if self.clip is not None:
+        if self.clipping.limits:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+            clip(self.model.parameters(), self.clipping)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.profile.mark("optimizer")

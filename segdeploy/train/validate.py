@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from segdeploy.classes import IGNORE
 from segdeploy.data.resize import resize_mask
 from segdeploy.evaluate import evaluate
 from segdeploy.metrics import Scores
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from segdeploy.data.table import Sample
     from segdeploy.evaluate import At, EvalResult, Example
     from segdeploy.model.spec import ModelSpec, Preprocessing
     from segdeploy.runtime.torch_runner import TorchRunner
+    from segdeploy.train.losses import Objective
 
 
 def evaluate_with_loss(
     runner: TorchRunner,
-    loss: nn.CrossEntropyLoss,
+    loss: Objective,
     samples: Sequence[Sample],
     spec: ModelSpec,
     *,
@@ -41,8 +42,8 @@ def evaluate_with_loss(
 ) -> EvalResult:
     """`segdeploy.evaluate.evaluate`, and the mean loss beside its scores; the network runs once.
 
-    The loss compares the logits with the mask at the network's size, whatever `at` says. It is `loss`'s mean over
-    the labelled pixels of all samples, as if they were one batch; as in training, a class of weight 0 has no label.
+    The loss compares the logits with the mask at the network's size, whatever `at` says. It is that of all samples
+    as one batch; as in training, a class of weight 0 has no label.
 
     Args:
         runner: of the `torch` backend, as `open_runner(bundle, "torch")` gives it.
@@ -53,7 +54,7 @@ def evaluate_with_loss(
     Raises:
         DataError: see `segdeploy.evaluate.read_examples`.
     """
-    mean = _MeanLoss(loss, runner.device, spec.preprocessing)
+    mean = _MeanLoss(loss.to(runner.device), runner.device, spec.preprocessing)
 
     def take(example: Example, labels: NDArray[np.uint8]) -> None:
         mean.add(example, labels)
@@ -82,23 +83,18 @@ def _of_all(result: EvalResult, mean: _MeanLoss, add_up: Callable[[Sequence[Tens
     scores = result.scores
     near = np.zeros((2, len(scores.confusion)), np.int64) if scores.boundary is None else scores.boundary
     counts = [torch.from_numpy(scores.confusion), torch.from_numpy(near), torch.tensor(result.images)]
-    confusion, near_all, images, losses = add_up([*counts, mean.totals()])
+    confusion, near_all, images, totals = add_up([*counts, mean.totals()])
     boundary = None if scores.boundary is None else near_all.numpy()
-    return replace(
-        result, scores=Scores(confusion.numpy(), boundary), images=int(images), loss=_quotient(*losses.tolist())
-    )
+    return replace(result, scores=Scores(confusion.numpy(), boundary), images=int(images), loss=mean.of(totals))
 
 
 class _MeanLoss:
-    """A cross-entropy's mean over many images, in which each pixel weighs as much as its class."""
+    """The loss of many images, as if they were one batch."""
 
-    def __init__(self, loss: nn.CrossEntropyLoss, device: torch.device, preprocessing: Preprocessing) -> None:
-        self.preprocessing = preprocessing
-        self.ignore = loss.ignore_index
-        self.weight = None if loss.weight is None else loss.weight.to(device)
-        self.sum_of = nn.CrossEntropyLoss(self.weight, None, self.ignore, None, "sum", loss.label_smoothing)
+    def __init__(self, loss: Objective, device: torch.device, preprocessing: Preprocessing) -> None:
+        self.loss, self.device, self.preprocessing = loss, device, preprocessing
         self.images: Iterator[Tensor] = iter(())
-        self.sums: list[Tensor] = []  # of each image: its losses, its weights; on the device, so that nothing waits
+        self.parts: list[Tensor] = []  # (2, K) of each image; on the device, so that nothing waits
 
     def take(self, segmenter: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
         """For `register_forward_hook`: the logits (N, C, H, W) of a batch, whose images come to `add` in turn."""
@@ -108,22 +104,22 @@ class _MeanLoss:
     def add(self, example: Example, labels: NDArray[np.uint8]) -> None:
         """For `on_labels` of `evaluate`."""
         logits = next(self.images)[None]
-        mask = torch.tensor(resize_mask(example.mask, self.preprocessing), dtype=torch.long, device=logits.device)[None]
-        weights = (mask != self.ignore).float()
-        if self.weight is not None:
-            weights *= self.weight[mask.where(weights > 0, 0)]
-            mask = mask.where(weights > 0, self.ignore)
-        self.sums.append(torch.stack([self.sum_of(logits, mask), weights.sum()]))
+        mask = torch.tensor(resize_mask(example.mask, self.preprocessing), dtype=torch.long, device=logits.device)
+        self.parts.append(torch.stack(self.loss.parts(logits, mask[None])))
 
     @property
     def value(self) -> float:
-        """The mean so far; NaN where no pixel weighs anything."""
-        return _quotient(*self.totals().tolist())
+        """The loss so far; NaN where nothing counts."""
+        return self.of(self.totals())
 
     def totals(self) -> Tensor:
-        """(2,) float64 on the CPU: the losses' sum and the weights'."""
-        return torch.stack(self.sums).cpu().double().sum(0) if self.sums else torch.zeros(2, dtype=torch.float64)
+        """(2, K) float64 on the CPU: the sums and what they are divided by."""
+        if not self.parts:
+            nothing = torch.full((1, 1, 1), IGNORE, device=self.device)
+            return torch.zeros(2, len(self.loss.weights(nothing)), dtype=torch.float64)
+        return torch.stack(self.parts).cpu().double().sum(0)
 
-
-def _quotient(losses: float, weights: float) -> float:
-    return losses / weights if weights else math.nan
+    def of(self, totals: Tensor) -> float:
+        """The loss that `totals`, also added up over processes, stand for."""
+        sums, weights = totals.to(self.device)
+        return float(self.loss.mean(sums, weights)) if weights.any() else math.nan

@@ -58,7 +58,7 @@ def test_all_mistakes_at_once_each_with_its_place():
         f"c.yaml:13: {MASK}.decoder.chanels: unknown key; did you mean 'channels'?",
         "c.yaml:14: trainer.epochs: expected greater than 0, got 0",
         "c.yaml:14: trainer.batch_sise: unknown key; did you mean 'batch_size'?",
-        "c.yaml:14: trainer.optimizer.betas[1]: is required",
+        "c.yaml:14: trainer.optimizer.betas: expected at least 2 items, not 1",
         "c.yaml:15: trianer: unknown key; did you mean 'trainer'?",
     }
 

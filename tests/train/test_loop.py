@@ -28,6 +28,7 @@ from segdeploy.model.segmenter import build
 from segdeploy.run_folder import CONFIG_FILE, LATEST_FILE
 from segdeploy.runtime.runner import open_runner
 from segdeploy.train.loop import resume, train
+from segdeploy.train.losses.cross_entropy import CrossEntropy
 from segdeploy.train.validate import evaluate_with_loss
 
 CONFIG = f"""
@@ -101,7 +102,7 @@ def test_validation_loss_of_the_best_epoch_is_that_of_its_weights(finished, tabl
     bundle = open_model(finished.run)
     samples = [s for s in read_table(table) if s.part == "validation"]
     with open_runner(bundle, "torch") as runner:
-        found = evaluate_with_loss(runner, torch.nn.CrossEntropyLoss(ignore_index=255), samples, bundle.spec)
+        found = evaluate_with_loss(runner, CrossEntropy(), samples, bundle.spec)
     said = finished.history[finished.best_epoch - 1]["validation_loss"]
     assert said == pytest.approx(found.loss, rel=1e-4)
     events = EventAccumulator(str(finished.model / "logs")).Reload()

@@ -12,8 +12,8 @@ from segdeploy.config.trainer import Trainer
 from segdeploy.model.segmenter import build
 from segdeploy.train.distributed import Processes
 from segdeploy.train.learner import Learner
+from segdeploy.train.losses.cross_entropy import CrossEntropy
 from segdeploy.train.profile import Profile
-from segdeploy.train.reduction import Parts
 from segdeploy.train.step import Batch, Step, map_sizes, scale_masks
 
 CPU = torch.device("cpu")
@@ -43,8 +43,8 @@ def step_of(model, loss, learner=None, **keys):
     trainer = Trainer.model_validate({"gradient_clipping": {"clipglobalnorm": None}, **keys})
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    parts = Parts(loss)
-    return Step(learner or model, model, parts, optimizer, scaler, None, trainer, None, Processes(CPU), Profile(CPU))
+    ours = CrossEntropy(loss.weight, loss.label_smoothing)
+    return Step(learner or model, model, ours, optimizer, scaler, None, trainer, None, Processes(CPU), Profile(CPU))
 
 
 @pytest.mark.parametrize("sizes", [[8], [4, 4], [3, 3, 2], [1] * 8])
@@ -83,16 +83,6 @@ def test_rate_of_a_group_is_scaled(data):
     step.optimizer.param_groups[0]["lr_scale"] = 0.25
     step([Batch((0,), images, masks)], 1, 0.1, asked=True)
     assert step.optimizer.param_groups[0]["lr"] == 0.025
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("weights", [None, torch.tensor([0.2, 1.0, 3.0, 0.7, 1.5])])
-def test_sum_over_weight_is_the_mean(weights, smoothing, data):
-    logits, masks = torch.randn(8, 5, 12, 16), data[1]
-    loss = nn.CrossEntropyLoss(weights, ignore_index=255, label_smoothing=smoothing)
-    sums, weights = Parts(loss).parts(logits, masks)
-    assert float(Parts(loss).mean(sums, weights)) == pytest.approx(float(loss(logits, masks)), rel=1e-5)
-    assert torch.equal(weights, Parts(loss).weights(masks))
 
 
 def test_masks_at_the_logits_stride_are_their_middle_pixels():

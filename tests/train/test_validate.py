@@ -1,4 +1,4 @@
-"""The validation loss against nn.CrossEntropyLoss on the whole table as one batch."""
+"""The validation loss against the loss of the whole table as one batch."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,13 @@ from segdeploy.bundle import open_model
 from segdeploy.data.table import read_table
 from segdeploy.evaluate import evaluate
 from segdeploy.runtime.runner import open_runner
+from segdeploy.train.losses.boundary import Boundary
+from segdeploy.train.losses.cross_entropy import CrossEntropy
+from segdeploy.train.losses.dice import Dice
+from segdeploy.train.losses.focal import Focal
+from segdeploy.train.losses.lovasz import Lovasz
+from segdeploy.train.losses.ohem import Ohem
+from segdeploy.train.losses.weighted_sum import WeightedSum
 from segdeploy.train.validate import evaluate_with_loss
 
 WEIGHTS = torch.tensor([0.2, 1.0, 3.0, 0.7, 1.5, 2.0, 9.0])
@@ -51,9 +58,10 @@ def one_batch(runner, samples, spec):
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_equals_one_giant_batch(opened, samples, weights, smoothing, batch_size):
     runner, spec = opened
-    loss = nn.CrossEntropyLoss(weights, ignore_index=255, label_smoothing=smoothing)
+    loss = CrossEntropy(weights, smoothing)
     found = evaluate_with_loss(runner, loss, samples, spec, batch_size=batch_size, at="mask")
-    assert found.loss == pytest.approx(loss(*one_batch(runner, samples, spec)).item(), rel=1e-5)
+    theirs = nn.CrossEntropyLoss(weights, ignore_index=255, label_smoothing=smoothing)
+    assert found.loss == pytest.approx(theirs(*one_batch(runner, samples, spec)).item(), rel=1e-5)
     stats = found.to_dict(spec)["mask"]
     assert stats["loss"] == found.loss
     assert stats["confusion_matrix"] == evaluate(runner, samples, spec, batch_size=batch_size).scores.confusion.tolist()
@@ -67,12 +75,31 @@ def test_class_of_weight_zero_has_no_label(opened, samples):
     logits, masks = one_batch(runner, samples, spec)
     expected = loss(logits, masks.masked_fill(masks == 2, 255)).item()
     assert loss(logits, masks).item() != pytest.approx(expected, rel=1e-3)
-    assert evaluate_with_loss(runner, loss, samples, spec).loss == pytest.approx(expected, rel=1e-5)
+    found = evaluate_with_loss(runner, CrossEntropy(weights, 0.1), samples, spec).loss
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Focal(WEIGHTS),
+        Dice(),
+        Lovasz(WEIGHTS),
+        Ohem(None, 0.3, 100),
+        Boundary(WEIGHTS),
+        WeightedSum([CrossEntropy(), Dice(WEIGHTS)], [1.0, 0.5]),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_every_loss_equals_itself_on_one_giant_batch(opened, samples, loss):
+    runner, spec = opened
+    found = evaluate_with_loss(runner, loss, samples, spec, batch_size=3)
+    assert found.loss == pytest.approx(loss(*one_batch(runner, samples, spec)).item(), rel=1e-4)
 
 
 def test_no_label_no_loss(opened, samples):
     runner, spec = opened
-    found = evaluate_with_loss(runner, nn.CrossEntropyLoss(ignore_index=255), [samples[3]], spec)
+    found = evaluate_with_loss(runner, CrossEntropy(), [samples[3]], spec)
     assert np.isnan(found.loss)
     assert found.to_dict(spec)["mask"]["loss"] is None
 
@@ -81,7 +108,7 @@ def test_network_runs_once_and_is_left_as_it_was(opened, samples):
     runner, spec = opened
     calls = []
     counter = runner.module.segmenter.register_forward_hook(lambda *_: calls.append(1))
-    evaluate_with_loss(runner, nn.CrossEntropyLoss(ignore_index=255), samples, spec, batch_size=3)
+    evaluate_with_loss(runner, CrossEntropy(), samples, spec, batch_size=3)
     counter.remove()
     assert len(calls) == 3
     assert not runner.module.segmenter._forward_hooks
