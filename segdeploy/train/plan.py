@@ -48,7 +48,7 @@ class Plan:
 
     def describe(self) -> str:
         """How a step is shared."""
-        return f"{self.processes} processes with {self.batches} batches of up to {-(-self.share // self.batches)} each"
+        return f"processes x batches x samples = {self.processes} x {self.batches} x {-(-self.share // self.batches)}"
 
     def is_checkpoint(self, done: int, config: Trainer) -> bool:
         """Whether the state is saved after `done` steps (from 1) of an epoch; after its last one it always is."""

@@ -24,7 +24,7 @@ output_features:
     type: image
     preprocessing: {classes: [background, disc, box, gear, wrench, sponge, cable]}
     decoder: {type: unet, conv_norm: null, channels: [16, 8]}
-    loss: {class_weights: [1, 2, 1, 3, 1, 1, 2], label_smoothing: 0.1}
+    loss: [{type: softmax_cross_entropy, class_weights: [1, 2, 1, 3, 1, 1, 2], label_smoothing: 0.1}, {type: dice}]
 trainer:
   epochs: 2
   batch_size: 2
@@ -78,7 +78,7 @@ def test_two_processes_train_what_one_trains(together, arguments, table, tmp_pat
     """Float32 sums in another order: weights differ by less than 1e-5 of the largest, losses by 1e-5."""
     codes, (said, other) = together(*arguments(PLAIN))
     assert codes == [0, 0], (said, other)
-    assert "each step takes 4 samples: 2 processes with 1 batches of up to 2 each" in said
+    assert "each step takes 4 samples: processes x batches x samples = 2 x 1 x 2" in said
     assert other == ""
     alone = train(parse_config(PLAIN), Tables(dataset=table), tmp_path / "alone", device="cpu")
     run = tmp_path / "experiment_run"

@@ -120,6 +120,7 @@ def test_killed_at_any_step_and_while_it_writes(seed, begin, run, alone):
         (AT_STEP.format(left=1, signal=2), signal.SIGINT, "in epoch 1 of 3, after step 2 of 3"),
         (IN_VALIDATION.format(signal=15), signal.SIGTERM, "in epoch 1 of 3, after step 3 of 3"),
     ],
+    ids=["SIGTERM", "SIGINT", "in validation"],
 )
 def test_signal_saves_and_says_how_to_go_on(before, number, where, begin, run, alone):
     folder, code, said = begin(before, "--set", "trainer.steps_per_checkpoint=0")
