@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from segdeploy.errors import ModelError
+from segdeploy.errors import ModelError, SegdeployError, first_line
 from segdeploy.files import replacing
 
 if TYPE_CHECKING:
@@ -23,11 +23,17 @@ if TYPE_CHECKING:
 _MODEL = "model."
 _EMA = "ema."
 _OPTIMIZER = "optimizer."
+_RUN = "run."
 
 
 def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     """Write the parameters and buffers of `model`; `about` goes into the file's header as JSON."""
     _save(path, dict(model.state_dict()), about)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors by name; `about` goes into the file's header as JSON."""
+    _save(path, tensors, about)
 
 
 def load_weights(path: Path, model: nn.Module, *, optional: str | None = None) -> dict[str, Any]:
@@ -53,9 +59,14 @@ def is_finite(path: Path) -> bool:
 
 
 def save_training_state(
-    path: Path, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+    path: Path,
+    model: nn.Module,
+    ema: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
+    more: dict[str, Tensor] | None = None,
 ) -> None:
-    """Everything that `load_training_state` needs to go on as if nothing had happened."""
+    """All that `load_training_state` needs to go on as if nothing had happened; `more` are tensors of the run."""
     tensors = {f"{_MODEL}{name}": t for name, t in model.state_dict().items()}
     if ema is not None:
         tensors |= {f"{_EMA}{name}": t for name, t in ema.state_dict().items()}
@@ -67,20 +78,21 @@ def save_training_state(
                 tensors[f"{_OPTIMIZER}{index}.{name}"] = value
             elif value is not None:  # sgd without momentum
                 numbers[f"{index}.{name}"] = value
+    tensors |= {f"{_RUN}{name}": t for name, t in (more or {}).items()}
     groups = [{k: v.item() if isinstance(v, torch.Tensor) else v for k, v in g.items()} for g in state["param_groups"]]
     _save(path, tensors, {"progress": progress, "param_groups": groups, "slots": numbers})
 
 
 def load_training_state(
     path: Path, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Fill model, average and optimiser in place; returns `progress`. Raises ModelError as `load_weights` does."""
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Fill model, average and optimiser; returns `progress` and `more`. Raises ModelError as `load_weights` does."""
     tensors, about = _load(path)
     _fill(model, {n.removeprefix(_MODEL): t for n, t in tensors.items() if n.startswith(_MODEL)}, path)
     if ema is not None:
         _fill(ema, {n.removeprefix(_EMA): t for n, t in tensors.items() if n.startswith(_EMA)}, path)
-    held = {n.removeprefix(_OPTIMIZER): t for n, t in tensors.items() if n.startswith(_OPTIMIZER)}
     slots: dict[int, dict[str, Any]] = {}
+    held = {n.removeprefix(_OPTIMIZER): t for n, t in tensors.items() if n.startswith(_OPTIMIZER)}
     for name, value in (held | about.get("slots", {})).items():
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = value
@@ -90,14 +102,16 @@ def load_training_state(
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 # The file knows no strides, and fused optimisers walk parameter and slot in one stride.
                 state[slot] = torch.empty_like(parameter).copy_(value)
-    progress: dict[str, Any] = about["progress"]
-    return progress
+    return about["progress"], {n.removeprefix(_RUN): t for n, t in tensors.items() if n.startswith(_RUN)}
 
 
 def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with replacing(path) as part:
-        save_file(ready, part, metadata={"about": json.dumps(about)})
+        try:
+            save_file(ready, part, metadata={"about": json.dumps(about)})
+        except SafetensorError as e:  # what it makes of a full disk
+            raise SegdeployError(f"{path}: cannot be written: {first_line(e)}") from e
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -108,3 +108,8 @@ def _memory_gib() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and speaks, of those that torchrun started; alone it is."""
+    return os.environ.get("RANK", "0") == "0"

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the error says that a disk, a quota or the largest size of a file is used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on a clean exit it becomes `path` in one step.
@@ -42,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as e:
         with suppress(FileNotFoundError):
             part.unlink()
-        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(e, OSError) and is_full(e):
             raise SegdeployError(f"{path}: cannot be written: {e.strerror}") from e
         raise
 

@@ -6,6 +6,8 @@ RUN/
   metrics.jsonl               one line per epoch, with speed and learning rate;  curves.png  the same as a picture
   splits/                     training.csv, validation.csv, test.csv: which sample was in which part
   model_card.md               what the model is, how good, how to use it
+  profile.json                where the time of training went
+  diverged/                   the batch that the loss was no number on, and the weights before it, where that happened
   test_statistics.json        what the last `segdeploy evaluate` or `SegModel.experiment` found
   model/                      all that predicting, evaluating and exporting need; may be copied by itself
     model.json                how to rebuild the model (ModelSpec)
@@ -41,6 +43,8 @@ METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "curves.png"
 CARD_FILE = "model_card.md"
 SPLITS_FOLDER = "splits"
+PROFILE_FILE = "profile.json"
+DIVERGED_FOLDER = "diverged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,11 @@ def _log_to_stderr(verbose: int) -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run a command. Exit codes: 0 done, 2 bad input or a missing part, 3 a limit not kept, 1 a bug (traceback)."""
+    """Run a command.
+
+    Exit codes: 0 done, 2 bad input or a missing part, 3 a limit not kept, 1 a bug (traceback); of a training that a
+    signal ended 128 + its number.
+    """
     try:
         code = cli.main(args, prog_name="segdeploy", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -67,12 +67,15 @@ def command(
 ) -> None:
     """Train a model; a table has image and mask columns, or is a folder with images/ and masks/.
 
+    On several GPUs or machines: torchrun --nproc-per-node 2 -m segdeploy train ...
+
     Tables may be .csv, .tsv, .json, .jsonl, .parquet, .feather or .xlsx files.
     Without --dataset and --training-set the tables are those of the configuration's `data`.
     """
     from segdeploy.arguments import check_data_format
     from segdeploy.config import choose_config
     from segdeploy.data.table import Tables
+    from segdeploy.environment import is_first_process
     from segdeploy.errors import ConfigError
     from segdeploy.plugin.extras import require
 
@@ -104,6 +107,8 @@ def command(
                 model_folder=None if away is None else Path(away),
                 on_epoch=_report,
             )
+    if not is_first_process():
+        return
     say(f"best validation mean IoU {result.best_mean_iou:.4f} in epoch {result.best_epoch}")
     if result.test_mean_iou is not None:
         say(f"test mean IoU {result.test_mean_iou:.4f}")

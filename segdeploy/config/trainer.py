@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -18,7 +18,12 @@ class Trainer(Frozen):
     epochs: PositiveInt = 100
     """Passes over the training set."""
     batch_size: PositiveInt = 8
-    """Samples per step."""
+    """Samples that a process takes through the network at a time."""
+    effective_batch_size: PositiveInt | Literal["auto"] = "auto"
+    """Samples per step of the optimiser, over all processes; where batch_size x processes is less, gradients of
+    several batches are added up. auto: batch_size x gradient_accumulation_steps x processes."""
+    gradient_accumulation_steps: PositiveInt | Literal["auto"] = "auto"
+    """Batches of each process per step of the optimiser. auto: as effective_batch_size needs; 1 where that is auto."""
     eval_batch_size: PositiveInt | None = None
     """Samples per step of validation; null: batch_size."""
     learning_rate: PositiveFloat = 1e-3
@@ -36,8 +41,21 @@ class Trainer(Frozen):
     them their statistics. Names are those of the weights file, such as encoder.body.layer1.0.conv1.weight."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and keep a moving average of the weights; each step it keeps this share of itself. null: none."""
-    use_mixed_precision: bool = False
-    """FP16 autocast with loss scaling on CUDA; on a CPU training stays in FP32."""
+    use_mixed_precision: bool | Literal["bf16", "fp16"] = False
+    """Autocast on CUDA: bf16, or fp16 (the same as true) with loss scaling; on a CPU training stays in FP32."""
+    compile: bool = False
+    """Compile the network with torch.compile: minutes at the start for faster steps."""
+    loss_at: Literal["image", "decoder"] = "image"
+    """image: logits are scaled up to the image before the loss. decoder: masks are scaled down to the logits (nearest),
+    which is faster and changes what is learnt."""
+    sync_batchnorm: bool | None = None
+    """Whether batch norm takes its statistics over the batches of all processes, which needs CUDA; null: there, yes."""
+    distributed_timeout: PositiveFloat = 600.0
+    """Seconds after which processes that train together and wait for another give up."""
+    checkpoints_per_epoch: Annotated[int, Field(ge=0)] = 0
+    """How often in an epoch the state is saved for --resume; 0: at its end alone. Validation is at its end alone."""
+    steps_per_checkpoint: Annotated[int, Field(ge=0)] = 0
+    """The state is saved for --resume after this many steps of an epoch, too; 0: at its end alone."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seed of weights, order and augmentation."""
 
@@ -46,6 +64,22 @@ class Trainer(Frozen):
         """`layers_to_freeze_regex` as a list."""
         patterns = self.layers_to_freeze_regex
         return (patterns,) if isinstance(patterns, str) else patterns or ()
+
+    @model_validator(mode="after")
+    def _accumulation(self) -> Trainer:
+        whole, parts = self.effective_batch_size, self.gradient_accumulation_steps
+        if whole != "auto" and parts != "auto" and whole % (self.batch_size * parts):
+            raise ValueError(
+                f"effective_batch_size {whole} is no multiple of batch_size {self.batch_size} x "
+                f"gradient_accumulation_steps {parts}; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> Trainer:
+        if self.checkpoints_per_epoch and self.steps_per_checkpoint:
+            raise ValueError("give checkpoints_per_epoch or steps_per_checkpoint, not both")
+        return self
 
     @model_validator(mode="after")
     def _falls(self) -> Trainer:

@@ -119,8 +119,10 @@ def record_bytes(size: tuple[int, int]) -> int:
     return size[0] * size[1] * 4
 
 
-def open_cache(count: int, size: tuple[int, int], settings: Cache) -> SampleCache:
+def open_cache(count: int, size: tuple[int, int], settings: Cache, sharers: int = 1) -> SampleCache:
     """A cache for `count` samples of `size` (height, width), where there is room for them; see `config.Cache`.
+
+    With `sharers` processes on a machine each takes its part of the room.
 
     A folder that cannot be used is said, and memory serves instead.
     """
@@ -129,7 +131,8 @@ def open_cache(count: int, size: tuple[int, int], settings: Cache) -> SampleCach
     limit = None if settings.max_gb is None else round(settings.max_gb * 1e9)
 
     def fitting(free: int, most: int | None) -> int:
-        return min(count, (free // 2 if most is None else min(free // 2, most)) // record_bytes(size))
+        room = free // 2 if most is None else min(free // 2, most)
+        return min(count, room // sharers // record_bytes(size))
 
     in_memory = fitting(free_memory(), limit)
     if settings.mode == "disk" or (settings.mode == "auto" and in_memory < count):

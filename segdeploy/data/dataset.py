@@ -31,13 +31,16 @@ class Dataset:
         samples: each with a mask.
         spec: the network's size and the classes.
         cache: where decoded samples are kept.
+        sharers: how many processes on this machine keep a cache of their own.
     """
 
-    def __init__(self, samples: Sequence[Sample], spec: ModelSpec, cache: Cache | None = None) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], spec: ModelSpec, cache: Cache | None = None, sharers: int = 1
+    ) -> None:
         self.samples = samples
         self.spec = spec
         size = (spec.preprocessing.height, spec.preprocessing.width)
-        self._cache = open_cache(len(samples), size, cache or Cache())
+        self._cache = open_cache(len(samples), size, cache or Cache(), sharers)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -65,12 +68,13 @@ class Dataset:
         """
         chunks = [order[i : i + size] for i in range(0, len(order), size)]
         with ThreadPoolExecutor(1) as pool:
-            coming = [pool.submit(self._stack, chunk) for chunk in chunks[:1]]
+            coming = [pool.submit(self.stack, chunk) for chunk in chunks[:1]]
             for following in [*chunks[1:], None][: len(chunks)]:
                 ready = coming.pop().result()
-                coming += [] if following is None else [pool.submit(self._stack, following)]
+                coming += [] if following is None else [pool.submit(self.stack, following)]
                 yield ready
 
-    def _stack(self, indices: Sequence[int]) -> Pair:
+    def stack(self, indices: Sequence[int]) -> Pair:
+        """(N, height, width, 3) and (N, height, width) of the samples at `indices`."""
         pairs = [self[i] for i in indices]
         return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])

@@ -50,13 +50,17 @@ class Segmenter(nn.Module):
         """Encoder, decoder, one logit per class, bilinear to the image's size."""
         return self._upsample(self.head(self.decoder(self.encoder(image))), image)
 
-    def forward_aux(self, image: Tensor) -> tuple[Tensor, tuple[tuple[float, Tensor], ...]]:
-        """What `forward` gives, and for each auxiliary map the weight of its loss and its logits (N, C, H, W)."""
+    def forward_aux(self, image: Tensor, *, upsample: bool = True) -> tuple[Tensor, tuple[tuple[float, Tensor], ...]]:
+        """What `forward` gives, and for each auxiliary map the weight of its loss and its logits (N, C, H, W).
+
+        Without `upsample` each map's logits stay at its own stride.
+        """
         maps, first = _run_aux(self.encoder, image)
         decoded, second = _run_aux(self.decoder, maps)
         # The convolution comes before the upsampling here too: it is cheap at the map's size alone.
-        more = (self._upsample(head(x), image) for head, x in zip(self.aux_heads, (*first, *second), strict=True))
-        return self._upsample(self.head(decoded), image), tuple(zip(self.aux_weights, more, strict=True))
+        found = [self.head(decoded), *(h(x) for h, x in zip(self.aux_heads, (*first, *second), strict=True))]
+        main, *more = (self._upsample(x, image) for x in found) if upsample else found
+        return main, tuple(zip(self.aux_weights, more, strict=True))
 
     def _upsample(self, logits: Tensor, image: Tensor) -> Tensor:
         # By size and not by factor, so that odd sizes fit.

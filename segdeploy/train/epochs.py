@@ -5,32 +5,41 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from segdeploy import files
 from segdeploy import run_folder as place
-from segdeploy.checkpoint import load_training_state, load_weights, save_training_state, save_weights
+from segdeploy.checkpoint import load_weights, save_weights
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
-from segdeploy.errors import SegdeployError
 from segdeploy.model.segmenter import Deployed, Segmenter, backbone_of
 from segdeploy.progress import progress
+from segdeploy.run_folder import Skip
 from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner
-from segdeploy.train.clip import clip
 from segdeploy.train.ema import build_ema
+from segdeploy.train.ends import AskedError, ends_in_one_line
+from segdeploy.train.feed import Feed
 from segdeploy.train.freeze import freeze, rest
+from segdeploy.train.learner import build_learner, with_shared_statistics
 from segdeploy.train.losses import build_loss
 from segdeploy.train.optim import build_optimizer
+from segdeploy.train.plan import make_plan
+from segdeploy.train.profile import Profile
+from segdeploy.train.randomness import Randomness
 from segdeploy.train.record import Record, training_set_metadata
 from segdeploy.train.schedule import Plateau, learning_rate
+from segdeploy.train.signals import StopRequest
+from segdeploy.train.state import State
+from segdeploy.train.step import Step
 from segdeploy.train.validate import evaluate_with_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from segdeploy.config.schema import RunConfig
@@ -38,9 +47,12 @@ if TYPE_CHECKING:
     from segdeploy.data.table import Part, Sample
     from segdeploy.evaluate import EvalResult
     from segdeploy.model.spec import ModelSpec
-    from segdeploy.run_folder import Skip
+    from segdeploy.train.distributed import Processes
 
 log = logging.getLogger(__name__)
+
+_NOTHING = Skip(description=True, statistics=True, progress=True, log=True)
+_HALF = {False: None, True: torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +74,8 @@ class TrainResult:
     """What training_set_metadata.json holds."""
 
 
-@dataclass(slots=True)
-class _State:
-    """All that changes from epoch to epoch besides the tensors."""
-
-    epoch: int = 0
-    step: int = 0
-    best_mean_iou: float = -1.0
-    best_epoch: int = 0
-    scaler: dict[str, Any] = field(default_factory=dict)
-    plateau: dict[str, Any] = field(default_factory=dict)
-
-
 class Training:
-    """One run in memory."""
+    """One run in memory; of several processes each has one, and the first one writes."""
 
     def __init__(
         self,
@@ -86,72 +86,105 @@ class Training:
         segmenter: Segmenter,
         parts: dict[Part, list[Sample]],
         report: ScanReport,
-        device: str,
+        processes: Processes,
         skip: Skip,
     ) -> None:
+        trainer = config.trainer
         self.config, self.run, self.folder, self.spec = config, run, model, spec
-        self.parts, self.report, self.skip = parts, report, skip
-        self.device = torch.device(device)
-        self.data = Dataset(parts["training"], spec, config.preprocessing.cache)
-        log.info("%s", self.data.describe_cache())
-        self.model = segmenter.to(self.device).to(memory_format=torch.channels_last)
+        self.parts, self.report, self.skip, self.processes = parts, report, skip, processes
+        self.device = processes.device
+        self.profile = Profile(self.device)
+        data = Dataset(parts["training"], spec, config.preprocessing.cache, processes.neighbours)
+        log.info("%s", data.describe_cache())
+        self.plan = make_plan(len(data), processes.size, trainer)
+        if self.plan.batches * processes.size > 1:
+            log.info("each step takes %d samples: %s", self.plan.effective_batch_size, self.plan.describe())
+        segmenter = segmenter.to(self.device).to(memory_format=torch.channels_last)
+        processes.same(list(segmenter.state_dict().values()))
+        self.model = with_shared_statistics(segmenter, trainer, processes)
         self.frozen = not config.image.encoder.get("trainable", True)
         if self.frozen:
             backbone_of(self.model.encoder).requires_grad_(False)
-        freeze(self.model, config.trainer.frozen_patterns)
+        freeze(self.model, trainer.frozen_patterns)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
-        self.optimizer = build_optimizer(self.model, config.trainer)
-        self.ema = build_ema(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
-        self.augment = Augment(config.image.augmentation, spec.preprocessing, report)
-        self.mixed = config.trainer.use_mixed_precision and self.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed)
-        self.state = _State()
-        self.plateau = Plateau.of(config.trainer.learning_rate_scheduler)
-        self.rate = 0.0
-        size = min(config.trainer.batch_size, len(self.data))
-        self.batch_size, self.steps = size, len(self.data) // size  # a short last batch would upset batch norm
+        optimizer = build_optimizer(self.model, trainer)
+        self.ema = build_ema(self.model, trainer.ema_decay) if trainer.ema_decay else None
+        self.half = _HALF[trainer.use_mixed_precision] if self.device.type == "cuda" else None
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
+        augment = Augment(config.image.augmentation, spec.preprocessing, report)
+        self.feed = Feed(data, augment, self.device, self.profile)
+        size = (spec.preprocessing.height, spec.preprocessing.width)
+        learner = build_learner(self.model, trainer, processes, size)
+        self.step = Step(
+            learner,
+            self.model,
+            self.loss,
+            optimizer,
+            scaler,
+            self.ema,
+            trainer,
+            self.half,
+            processes,
+            self.profile,
+        )
+        randomness = Randomness(trainer.seed, processes, self.plan.batches, self.device)
+        plateau = Plateau.of(trainer.learning_rate_scheduler)
+        self.state = State(self.model, self.ema, optimizer, scaler, plateau, randomness, self.plan)
+        self.stop = StopRequest()
+        self._resumed = False
 
     def load(self) -> None:
         """Take up the state of the checkpoint."""
-        saved = load_training_state(self.folder / place.LATEST_FILE, self.model, self.ema, self.optimizer)
-        self.state = _State(**saved)
-        if self.state.plateau:  # a run of an earlier version has none
-            self.plateau = Plateau(**self.state.plateau)
-        if self.mixed and self.state.scaler:  # a run that began on a CPU has none
-            self.scaler.load_state_dict(self.state.scaler)
+        self.state.load(self.folder)
+        self._resumed = True
 
     def save(self) -> None:
-        """Write the checkpoint, and for people how far it is."""
-        if self.skip.progress:
-            return
-        self.state.scaler = self.scaler.state_dict()
-        self.state.plateau = asdict(self.plateau)
-        save_training_state(self.folder / place.LATEST_FILE, self.model, self.ema, self.optimizer, asdict(self.state))
-        shown = {k: v for k, v in asdict(self.state).items() if k not in ("scaler", "plateau")}
-        files.write_json(self.folder / place.PROGRESS_FILE, shown | {"epochs": self.config.trainer.epochs})
+        """Write the checkpoint; every process has to call this."""
+        if not self.skip.progress:
+            started = time.perf_counter()
+            self.state.save(self.folder, self.config.trainer.epochs)
+            self.profile.add("checkpoint", time.perf_counter() - started)
 
     def go(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
-        """Train to the last epoch, score the best weights on the test part, write the model card."""
+        """Train to the last epoch, score the best weights on the test part, write the model card.
+
+        Raises:
+            StoppedError, SegdeployError: see `ends_in_one_line`.
+        """
         schedule = self.config.trainer.learning_rate_scheduler
         if schedule.decay == "cosine" and schedule.t_0 is None:
-            total = self.config.trainer.epochs * self.steps
+            total = self.config.trainer.epochs * self.plan.steps
             log.info("learning rate: cosine, once down over all %d steps; Ludwig restarts every t_0 steps", total)
-        with Record(self.run, self.spec.mask_name, self.state.epoch, self.skip) as record:
-            while self.state.epoch < self.config.trainer.epochs and not self.stalled:
+        # Where no state is kept, a signal that waits would only cost time.
+        with nullcontext() if self.skip.progress else self.stop, ends_in_one_line(self):
+            return self._go(on_epoch)
+
+    def _go(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
+        done, first = self.state.progress, self.processes.first
+        if not self._resumed:
+            self.save()
+        with Record(self.run, self.spec.mask_name, done.epoch, self.skip if first else _NOTHING) as record:
+            while done.epoch < self.config.trainer.epochs and not self.stalled:
                 row = self.epoch()
                 record.add(row)
                 self.save()
-                if on_epoch is not None:
+                self._write_profile()
+                if on_epoch is not None and first:
                     on_epoch(row)
             if self.parts["test"]:
-                load_weights(self.folder / place.WEIGHTS_FILE, self.kept)
+                if first:
+                    load_weights(self.folder / place.WEIGHTS_FILE, self.kept)
+                self.processes.same(list(self.kept.state_dict().values()))
                 record.add_test(self.score("test", boundary=True).to_dict(self.spec)[self.spec.mask_name])
-        record.write_card(self.spec, self.report, {part: len(samples) for part, samples in self.parts.items()})
+        if first:
+            record.write_card(self.spec, self.report, {part: len(samples) for part, samples in self.parts.items()})
+        if self.profile.steps:
+            log.info("time: %s", self.profile.line())
         return TrainResult(
             run=self.run,
             model=self.folder,
-            best_mean_iou=self.state.best_mean_iou,
-            best_epoch=self.state.best_epoch,
+            best_mean_iou=done.best_mean_iou,
+            best_epoch=done.best_epoch,
             history=record.history,
             statistics=record.statistics(),
             test_mean_iou=record.test["mean_iou"] if record.test else None,
@@ -163,94 +196,78 @@ class Training:
     def stalled(self) -> bool:
         """Whether `early_stop` epochs have passed without a better score."""
         patience = self.config.trainer.early_stop
-        return 0 < patience <= self.state.epoch - self.state.best_epoch
+        return 0 < patience <= self.state.progress.epoch - self.state.progress.best_epoch
 
     def epoch(self) -> dict[str, Any]:
-        """Train once through the data, validate, keep the best weights."""
-        number = self.state.epoch + 1
+        """Train once through the data, or through what is left of it, validate, keep the best weights."""
+        done = self.state.progress
+        number = done.epoch + 1
+        self._train(number)
+        loss = float(self.state.losses[0] / self.plan.steps)
         started = time.perf_counter()
-        loss = self._train_epoch(number)
-        trained = time.perf_counter() - started
         result = self.score("validation", boundary=False)  # boundaries cost time and choose nothing here
         scores, checked = result.scores, result.loss
-        self.state.epoch = number
-        if scores.mean_iou > self.state.best_mean_iou:
-            self.state.best_mean_iou, self.state.best_epoch = scores.mean_iou, number
+        if scores.mean_iou > done.best_mean_iou:
+            done.best_mean_iou, done.best_epoch = scores.mean_iou, number
             parameters = sum(p.numel() for p in self.model.parameters())
             about = {"epoch": number, "validation_mean_iou": scores.mean_iou, "parameters": parameters}
-            save_weights(self.folder / place.WEIGHTS_FILE, self.kept, about)
+            if self.processes.first:
+                save_weights(self.folder / place.WEIGHTS_FILE, self.kept, about)
+        trained = done.seconds
+        self.state.end_epoch()
+        validated = time.perf_counter() - started
+        self.profile.add("validation", validated)
         row = {
             "epoch": number,
-            "step": self.state.step,
-            "learning_rate": self.rate,
+            "step": done.step,
+            "learning_rate": self._rate(done.step - 1),
             "training_loss": round(loss, 6),
             "validation_loss": None if checked is None or not math.isfinite(checked) else round(checked, 6),
             "validation_mean_iou": round(scores.mean_iou, 6),
             "validation_pixel_accuracy": round(scores.pixel_accuracy, 6),
-            "training_images_per_second": round(self.steps * self.batch_size / trained, 3),
-            "seconds": round(time.perf_counter() - started, 3),
+            "training_images_per_second": round(self.plan.steps * self.plan.effective_batch_size / trained, 3),
+            "seconds": round(trained + validated, 3),
         }
         schedule = self.config.trainer.learning_rate_scheduler
         watched = row.get(f"{schedule.reduce_eval_split}_{schedule.reduce_eval_metric}")
-        self.plateau.observe(math.nan if watched is None else watched)
+        self.state.plateau.observe(math.nan if watched is None else watched)
         return row
 
-    def _train_epoch(self, number: int) -> float:
-        # Seeded by (seed, epoch): a resumed epoch draws what the uninterrupted one would have drawn.
-        seed = self.config.trainer.seed * 1_000_003 + number
-        torch.manual_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.data), generator=generator).tolist()[: self.steps * self.batch_size]
+    def _train(self, number: int) -> None:
+        trainer, plan, done = self.config.trainer, self.plan, self.state.progress
+        order = self.state.begin_epoch()
         self.model.train()
-        if self.config.trainer.frozen_patterns:
+        if trainer.frozen_patterns:
             rest(self.model)
         if self.frozen:
             backbone_of(self.model.encoder).eval()
-        total = torch.zeros(2, device=self.device)
-        done = 0
-        with progress(f"epoch {number}/{self.config.trainer.epochs}") as step:
-            for images, masks in self.data.batches(order, self.batch_size):
-                x, y = self.augment(
-                    torch.from_numpy(images).to(self.device), torch.from_numpy(masks).to(self.device), generator
-                )
-                total += self._step(x.contiguous(memory_format=torch.channels_last), y)
-                done += 1
-                step(done, self.steps)
-        mean, optimised = map(float, (total / self.steps).tolist())
-        if not math.isfinite(optimised):
-            raise SegdeployError(
-                f"{self.run}: the training loss of epoch {number} is {optimised}; lower trainer.learning_rate, "
-                f"or set trainer.use_mixed_precision: false"
-            )
-        return mean
+        left = plan.parts(order, self.processes.rank)[done.batches :]
+        with (
+            progress(f"epoch {number}/{trainer.epochs}") as show,
+            closing(self.feed(left, self.state.randomness.streams)) as batches,
+        ):
+            for _ in left:
+                started = time.perf_counter()
+                self.profile.begin_step()
 
-    def _step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """One update; returns the loss, and what was minimised: the loss with those of the auxiliary maps."""
+                losses = self.step(batches, plan.batches, self._rate(done.step), asked=self.stop.signal is not None)
+                self.state.losses += losses.values
+                done.batches += 1
+                done.step += 1
+                done.seconds += time.perf_counter() - started
+                show(done.batches, plan.steps)
+                # Several processes stop after the same step: the one by which all of them know.
+                if losses.asked if self.processes.size > 1 else self.stop.signal is not None:
+                    raise AskedError
+                if plan.is_checkpoint(done.batches, trainer):
+                    self.save()
+        self.profile.read()
+
+    def _rate(self, step: int) -> float:
         trainer = self.config.trainer
-        self.rate = self.plateau.factor * learning_rate(
-            self.state.step, trainer.epochs * self.steps, trainer.learning_rate, trainer.learning_rate_scheduler
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * group.get("lr_scale", 1.0)  # checkpoints of earlier versions have none
-        if not self.loss.weights(y).any():
-            return torch.zeros(2, device=self.device)  # nothing to learn from
-        with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.mixed):
-            logits, auxiliary = self.model.forward_aux(x)
-        main: torch.Tensor = self.loss(logits.float(), y)
-        loss = main
-        for weight, more in auxiliary:
-            loss = loss + weight * self.loss(more.float(), y)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if trainer.gradient_clipping.limits:
-            self.scaler.unscale_(self.optimizer)
-            clip(self.model.parameters(), trainer.gradient_clipping)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.ema is not None:
-            self.ema.update_parameters(self.model)
-        self.state.step += 1
-        return torch.stack([main, loss]).detach()
+        total = trainer.epochs * self.plan.steps
+        rate = learning_rate(step, total, trainer.learning_rate, trainer.learning_rate_scheduler)
+        return rate * self.state.plateau.factor
 
     @property
     def kept(self) -> torch.nn.Module:
@@ -258,11 +275,40 @@ class Training:
         return self.model if self.ema is None else self.ema.module
 
     def score(self, part: Part, *, boundary: bool) -> EvalResult:
-        """Scores and loss on the validation or test part, by the same code that `segdeploy evaluate` runs."""
+        """Scores and loss on the validation or test part, by the same code that `segdeploy evaluate` runs.
+
+        Of several processes each takes its share of the samples, and all get the scores of the whole.
+        """
         size = self.config.trainer.eval_batch_size or self.config.trainer.batch_size
+        self.processes.same(list(self.kept.buffers()))  # each has its own batches' statistics
         module = Deployed(self.kept, self.spec.preprocessing)
         runner = TorchRunner(module, str(self.device), RunnerOptions(threads=torch.get_num_threads()))
-        with progress(f"scoring the {part} part") as step:
+        rank, count = self.processes.rank, self.processes.size
+        with self._watched(f"scoring the {part} part") as step:
             return evaluate_with_loss(
-                runner, self.loss, self.parts[part], self.spec, batch_size=size, boundary=boundary, progress=step
+                runner,
+                self.loss,
+                self.parts[part][rank::count],
+                self.spec,
+                batch_size=size,
+                boundary=boundary,
+                progress=step,
+                add_up=self.processes.add_up_exactly if count > 1 else None,
             )
+
+    @contextmanager
+    def _watched(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Progress that ends with AskedError where a signal came; of several processes not all would know."""
+        with progress(what) as show:
+
+            def step(done: int, total: int) -> None:
+                show(done, total)
+                if self.processes.size == 1 and self.stop.signal is not None:
+                    raise AskedError
+
+            yield step
+
+    def _write_profile(self) -> None:
+        if self.processes.first and not self.skip.statistics:
+            about = {"device": str(self.device), "processes": self.processes.size} | self.profile.to_dict()
+            files.write_json(self.run / place.PROFILE_FILE, about)

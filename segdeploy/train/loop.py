@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,11 +25,13 @@ from segdeploy.errors import ModelError
 from segdeploy.model.segmenter import Segmenter, build, from_config, try_training
 from segdeploy.progress import progress
 from segdeploy.run_folder import Skip, find_run
-from segdeploy.runtime.torch_runner import pick_device
+from segdeploy.train.distributed import joined
 from segdeploy.train.epochs import Training, TrainResult
 from segdeploy.train.freeze import freeze
+from segdeploy.train.learner import check_sync_batchnorm
 from segdeploy.train.losses import class_weights
 from segdeploy.train.optim import build_optimizer
+from segdeploy.train.plan import make_plan
 from segdeploy.train.record import training_set_metadata
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from segdeploy.classes import ClassMap
     from segdeploy.config.schema import RunConfig
     from segdeploy.data.table import Part, Sample, Tables
+    from segdeploy.model.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
@@ -75,27 +79,50 @@ def train(
         ModelError: `start_from` is another network.
         SegdeployError: the loss is no longer a number.
     """
-    device, skip = pick_device(device), skip or Skip()
-    tables = configured_tables(config.data, tables)
-    parts, report = checked_parts(config, tables)
-    config = settle_input_size(config, report.sizes)
-    torch.manual_seed(config.trainer.seed)
-    start = bundle.open_model(start_from) if start_from else None
-    head = start.spec.head if start else None
-    spec, segmenter = from_config(config, report.classes, pretrained=start is None, head=head)
-    if start is not None:
-        _load_start(start, segmenter)
-    # The run will do this itself; here a mistake leaves nothing written.
-    freeze(segmenter, config.trainer.frozen_patterns)
-    build_optimizer(segmenter, config.trainer)
+    with joined(device, config.trainer.distributed_timeout) as processes:
+        with processes.together():
+            check_sync_batchnorm(config.trainer, processes)
+            tables = configured_tables(config.data, tables)
+            parts, report = processes.once(lambda: checked_parts(config, tables))
+            plan = make_plan(len(parts["training"]), processes.size, config.trainer)
+            config = settle_input_size(config, report.sizes)
+            torch.manual_seed(config.trainer.seed)
+            start = bundle.open_model(start_from) if start_from else None
+            head = start.spec.head if start else None
+            spec, segmenter = from_config(config, report.classes, pretrained=start is None, head=head)
+            if start is not None:
+                _load_start(start, segmenter)
+            # The run will do this itself; here a mistake leaves nothing written.
+            freeze(segmenter, config.trainer.frozen_patterns)
+            build_optimizer(segmenter, config.trainer)
+            _try_training(config, spec, segmenter, plan.share // plan.batches)
+            new = partial(_begin, config, tables, spec, segmenter, parts, report, skip or Skip())
+            run, model = processes.once(lambda: new(files.next_free(output / name), model_folder))
+        return Training(config, run, model, spec, segmenter, parts, report, processes, skip or Skip()).go(on_epoch)
+
+
+def _try_training(config: RunConfig, spec: ModelSpec, segmenter: Segmenter, batch_size: int) -> None:
     crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]
     try_training(
         segmenter,
-        min(config.trainer.batch_size, len(parts["training"])),
+        batch_size,
         crops[0] if crops else (spec.preprocessing.height, spec.preprocessing.width),
         frozen=not config.image.encoder.get("trainable", True),
     )
-    run = files.next_free(output / name)
+
+
+def _begin(
+    config: RunConfig,
+    tables: Tables,
+    spec: ModelSpec,
+    segmenter: Segmenter,
+    parts: dict[Part, list[Sample]],
+    report: ScanReport,
+    skip: Skip,
+    run: Path,
+    model_folder: Path | None,
+) -> tuple[Path, Path]:
+    """Write what a run knows before its first step; returns its folder and the model's."""
     model = model_folder or run / place.MODEL_FOLDER
     files.write_text(model / place.SPEC_FILE, spec.to_json() + "\n")
     files.write_text(model / place.CONFIG_FILE, config.model_dump_json(indent=2) + "\n")
@@ -104,7 +131,7 @@ def train(
     if not skip.description:
         split = describe_split(tables, config, parts) | {"sha256": digests}
         files.write_json(run / place.DESCRIPTION_FILE, _describe(tables, split, parts, report, segmenter))
-    return Training(config, run, model, spec, segmenter, parts, report, device, skip).go(on_epoch)
+    return run, model
 
 
 def _load_start(opened: Bundle, segmenter: Segmenter) -> None:
@@ -132,23 +159,32 @@ def resume(
             with, which description.json tells; without that file a line in the log says so.
         DataError: see `checked_parts`.
     """
-    device = pick_device(device)
     run = find_run(run) or run
     model = run / place.MODEL_FOLDER
     if not (model / place.LATEST_FILE).is_file():
         raise ModelError(
             f"{run}: expected a run folder with {place.MODEL_FOLDER}/{place.LATEST_FILE}, found none; "
-            "it is written after the first epoch"
+            "it is written before the first step"
         )
     config = read_run_config(run)
     if config is None:
         raise ModelError(f"{run}: expected a run folder with {place.CONFIG_FILE} and {place.SPEC_FILE}")
-    spec = bundle.read_spec(model)
-    parts, report = checked_parts(config, tables or written_parts(run / place.SPLITS_FOLDER), spec.classes)
+    with joined(device, config.trainer.distributed_timeout) as processes:
+        with processes.together():
+            check_sync_batchnorm(config.trainer, processes)
+            spec = bundle.read_spec(model)
+            parts, report = processes.once(lambda: _known_parts(config, run, tables, spec.classes))
+            training = Training(config, run, model, spec, build(spec), parts, report, processes, skip or Skip())
+            training.load()
+        return training.go(on_epoch)
+
+
+def _known_parts(
+    config: RunConfig, run: Path, tables: Tables | None, classes: ClassMap
+) -> tuple[dict[Part, list[Sample]], ScanReport]:
+    parts, report = checked_parts(config, tables or written_parts(run / place.SPLITS_FOLDER), classes)
     _check_same_data(run, parts)
-    training = Training(config, run, model, spec, build(spec), parts, report, device, skip or Skip())
-    training.load()
-    return training.go(on_epoch)
+    return parts, report
 
 
 def _check_same_data(run: Path, parts: dict[Part, list[Sample]]) -> None:

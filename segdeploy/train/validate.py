@@ -6,15 +6,17 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from segdeploy.classes import IGNORE
 from segdeploy.data.resize import resize_mask
 from segdeploy.evaluate import evaluate
+from segdeploy.metrics import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -36,6 +38,7 @@ def evaluate_with_loss(
     boundary: bool = True,
     progress: Callable[[int, int], None] | None = None,
     on_labels: Callable[[Example, NDArray[np.uint8]], None] | None = None,
+    add_up: Callable[[Sequence[Tensor]], list[Tensor]] | None = None,
 ) -> EvalResult:
     """`segdeploy.evaluate.evaluate`, and the mean loss beside its scores; the network runs once.
 
@@ -46,11 +49,12 @@ def evaluate_with_loss(
         runner: of the `torch` backend, as `open_runner(bundle, "torch")` gives it.
         loss: see `segdeploy.train.losses.build_loss`.
         samples, spec, batch_size, at, boundary, progress, on_labels: see `evaluate`.
+        add_up: where several processes share the table, sums tensors on the CPU over them; the counts stay exact.
 
     Raises:
         DataError: see `segdeploy.evaluate.read_examples`.
     """
-    mean = _MeanLoss(loss.to(runner.device), spec.preprocessing)
+    mean = _MeanLoss(loss.to(runner.device), runner.device, spec.preprocessing)
 
     def take(example: Example, labels: NDArray[np.uint8]) -> None:
         mean.add(example, labels)
@@ -71,14 +75,24 @@ def evaluate_with_loss(
         )
     finally:
         hook.remove()
-    return replace(result, loss=mean.value)
+    return replace(result, loss=mean.value) if add_up is None else _of_all(result, mean, add_up)
+
+
+def _of_all(result: EvalResult, mean: _MeanLoss, add_up: Callable[[Sequence[Tensor]], list[Tensor]]) -> EvalResult:
+    """The result of all processes from one process's share."""
+    scores = result.scores
+    near = np.zeros((2, len(scores.confusion)), np.int64) if scores.boundary is None else scores.boundary
+    counts = [torch.from_numpy(scores.confusion), torch.from_numpy(near), torch.tensor(result.images)]
+    confusion, near_all, images, totals = add_up([*counts, mean.totals()])
+    boundary = None if scores.boundary is None else near_all.numpy()
+    return replace(result, scores=Scores(confusion.numpy(), boundary), images=int(images), loss=mean.of(totals))
 
 
 class _MeanLoss:
     """The loss of many images, as if they were one batch."""
 
-    def __init__(self, loss: Objective, preprocessing: Preprocessing) -> None:
-        self.loss, self.preprocessing = loss, preprocessing
+    def __init__(self, loss: Objective, device: torch.device, preprocessing: Preprocessing) -> None:
+        self.loss, self.device, self.preprocessing = loss, device, preprocessing
         self.images: Iterator[Tensor] = iter(())
         self.parts: list[Tensor] = []  # (2, K) of each image; on the device, so that nothing waits
 
@@ -96,7 +110,16 @@ class _MeanLoss:
     @property
     def value(self) -> float:
         """The loss so far; NaN where nothing counts."""
+        return self.of(self.totals())
+
+    def totals(self) -> Tensor:
+        """(2, K) float64 on the CPU: the sums and what they are divided by."""
         if not self.parts:
-            return math.nan
-        sums, weights = torch.stack(self.parts).double().sum(0)
+            nothing = torch.full((1, 1, 1), IGNORE, device=self.device)
+            return torch.zeros(2, len(self.loss.weights(nothing)), dtype=torch.float64)
+        return torch.stack(self.parts).cpu().double().sum(0)
+
+    def of(self, totals: Tensor) -> float:
+        """The loss that `totals`, also added up over processes, stand for."""
+        sums, weights = totals.to(self.device)
         return float(self.loss.mean(sums, weights)) if weights.any() else math.nan

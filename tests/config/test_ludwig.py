@@ -240,8 +240,16 @@ def test_size_from_the_images():
 
 
 def test_choices_left_to_the_program():
-    trainer = parse_config(BASE + "trainer: {batch_size: auto, learning_rate: auto}").trainer
+    left = "batch_size: auto, learning_rate: auto, effective_batch_size: null, gradient_accumulation_steps: null"
+    trainer = parse_config(BASE + f"trainer: {{{left}}}").trainer
     assert trainer == parse_config(BASE).trainer
+
+
+def test_ludwigs_keys_of_steps_are_taken():
+    text = "trainer: {gradient_accumulation_steps: 4, checkpoints_per_epoch: 2, steps_per_checkpoint: 0, compile: true}"
+    trainer = parse_config(BASE + text).trainer
+    assert (trainer.gradient_accumulation_steps, trainer.effective_batch_size) == (4, "auto")
+    assert (trainer.checkpoints_per_epoch, trainer.steps_per_checkpoint, trainer.compile) == (2, 0, True)
 
 
 # Keys that mean nothing here.
@@ -292,7 +300,7 @@ def test_refused_where_ignoring_would_change_the_result(line, said):
         "ludwig_version: 0.10",
         "backend: {type: local}",
         "combiner: {type: concat}",
-        "trainer: {compile: true}",
+        "trainer: {enable_profiling: true}",
         "preprocessing: {text: {lowercase: true}}",
         "    reduce_input: sum",
     ],

@@ -64,7 +64,7 @@ def finished(table, tmp_path_factory):
 def test_run_folder_holds_what_it_says(finished):
     run = finished.run
     assert {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file() and "logs" not in p.parts} == {
-        "description.json", "training_statistics.json", "metrics.jsonl", "curves.png", "model_card.md",
+        "description.json", "training_statistics.json", "metrics.jsonl", "curves.png", "model_card.md", "profile.json",
         "splits/training.csv", "splits/validation.csv", "splits/test.csv",
         "model/model.json", "model/model_hyperparameters.json", "model/training_set_metadata.json",
         "model/model_weights.safetensors", "model/training_progress.json",
