@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from segdeploy.benchmark.formats import TIMES, plural
+from segdeploy.pages.formats import TIMES, plural
 from segdeploy.benchmark.numbers import at_scored_size
 from segdeploy.config.export import Export
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segdeploy.benchmark.formats import figure, interval, markdown, percent, points, share
+from segdeploy.pages.formats import figure, interval, markdown, percent, points, share
 from segdeploy.benchmark.numbers import accuracy_of, row_label
 from segdeploy.benchmark.verdict import verdict
 
