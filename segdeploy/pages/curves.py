@@ -43,10 +43,11 @@ def chart(
     known = [c for c in known if c.values]
     if not known:
         return Markup("")
-    left, right, above, bottom = 48, svg.WIDTH - 10, 10, 200
+    right, above, bottom = svg.WIDTH - 10, 10, 200
     epochs = [e for c in known for e, _ in c.values]
     first, last = min(epochs), max(epochs)
     high = top or max(v for c in known for _, v in c.values) * 1.05 or 1.0
+    left = max(48.0, *(svg.width_of(f"{tick:g}") + 10 for tick in svg.ticks(0, high)))
 
     def at(epoch: float, value: float) -> tuple[float, float]:
         share = (epoch - first) / (last - first) if last > first else 0.5

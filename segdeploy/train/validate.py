@@ -36,6 +36,7 @@ def evaluate_with_loss(
     boundary: bool = True,
     progress: Callable[[int, int], None] | None = None,
     on_labels: Callable[[Example, NDArray[np.uint8]], None] | None = None,
+    on_scored: Callable[[Example, NDArray[np.uint8], NDArray[np.int64]], None] | None = None,
 ) -> EvalResult:
     """`segdeploy.evaluate.evaluate`, and the mean loss beside its scores; the network runs once.
 
@@ -45,7 +46,7 @@ def evaluate_with_loss(
     Args:
         runner: of the `torch` backend, as `open_runner(bundle, "torch")` gives it.
         loss: see `segdeploy.train.losses.build_loss`.
-        samples, spec, batch_size, at, boundary, progress, on_labels: see `evaluate`.
+        samples, spec, batch_size, at, boundary, progress, on_labels, on_scored: see `evaluate`.
 
     Raises:
         DataError: see `segdeploy.evaluate.read_examples`.
@@ -68,6 +69,7 @@ def evaluate_with_loss(
             boundary=boundary,
             progress=progress,
             on_labels=take,
+            on_scored=on_scored,
         )
     finally:
         hook.remove()

@@ -67,7 +67,7 @@ def test_list_has_one_row_for_each_plugin_and_failure(many):
     assert (bad["version"], bad["entry_point"]) == ("1.5", "decoder.bad")
     assert rows["thirdway", "backend"]["engine"] == "7.1"
     assert rows["train", "command"]["reason"] == "never called: segdeploy has a command of that name"
-    order = [(["encoder", "decoder", "backend", "command", "?"].index(kind), name) for name, kind in rows]
+    order = [(["encoder", "decoder", "backend", "command", "tracker", "?"].index(kind), name) for name, kind in rows]
     assert order == sorted(order)
 
 
@@ -116,7 +116,7 @@ def test_show_of_a_name_that_nothing_has(many):
     with pytest.raises(MissingPartError) as caught:
         run("show", "thirdwya")
     said = str(caught.value)
-    assert said.startswith("no encoder, decoder, backend or command is named 'thirdwya'; did you mean 'thirdway'?; ")
+    assert said.startswith("no encoder, decoder, backend, command or tracker is named 'thirdwya'; did you mean 'thirdway'?; ")
     assert "; bad 1.5 (decoder.bad) may hold it, but did not load: ValueError: one" in said
     assert said.count("worse 1.5 (worse) may hold it") == 1
 
