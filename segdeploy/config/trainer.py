@@ -64,12 +64,14 @@ class Trainer(Frozen):
 
     epochs: PositiveInt = 100
     """Passes over the training set."""
-    batch_size: PositiveInt = 8
-    """Samples per step."""
+    batch_size: PositiveInt | Literal["auto"] = 8
+    """Samples per step; auto: as many as fit into memory and still make training faster, at most a fifth of them."""
+    max_batch_size: PositiveInt = 1 << 40
+    """What `batch_size: auto` chooses at most."""
     eval_batch_size: PositiveInt | None = None
     """Samples per step of validation; null: batch_size."""
-    learning_rate: PositiveFloat = 1e-3
-    """Peak learning rate."""
+    learning_rate: PositiveFloat | Literal["auto"] = 1e-3
+    """Peak learning rate; auto: by optimiser, batch size and whether the encoder is pretrained."""
     learning_rate_scheduler: Scheduler = Scheduler()
     """The learning rate over the run."""
     optimizer: Optimizer = Optimizer()
@@ -84,12 +86,36 @@ class Trainer(Frozen):
     """FP16 autocast with loss scaling on CUDA; on a CPU training stays in FP32."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seed of weights, order and augmentation."""
+    trackers: tuple[str, ...] = ()
+    """Plugins that hear each epoch's numbers, such as mlflow (segdeploy-mlflow)."""
+
+    @property
+    def samples_per_step(self) -> int:
+        """`batch_size`, once `segdeploy.train.auto` has settled it."""
+        if self.batch_size == "auto":
+            raise ValueError("batch_size: auto is settled when training begins")
+        return self.batch_size
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """`learning_rate`, once `segdeploy.train.auto` has settled it."""
+        if self.learning_rate == "auto":
+            raise ValueError("learning_rate: auto is settled when training begins")
+        return self.learning_rate
 
     @model_validator(mode="after")
     def _falls(self) -> Trainer:
+        if self.learning_rate == "auto":
+            return self  # `segdeploy.train.auto` looks at it then
         if self.learning_rate_scheduler.eta_min > self.learning_rate:
             raise ValueError(
                 f"learning_rate_scheduler.eta_min {self.learning_rate_scheduler.eta_min:g} is above "
                 f"learning_rate {self.learning_rate:g}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _at_most(self) -> Trainer:
+        if self.batch_size != "auto" and self.batch_size > self.max_batch_size:
+            raise ValueError(f"batch_size {self.batch_size} is above max_batch_size {self.max_batch_size}")
         return self

@@ -37,6 +37,7 @@ class Record:
 
     Args:
         run: the run folder.
+        model: the model folder, which need not be in it.
         config: of the run.
         spec: the output feature's name and the classes.
         epochs: how many epochs are done; what the files say of later ones is forgotten.
@@ -46,8 +47,10 @@ class Record:
         MissingPartError: see `Trackers`.
     """
 
-    def __init__(self, run: Path, config: RunConfig, spec: ModelSpec, epochs: int, skip: Skip) -> None:
-        self.run, self.config, self.spec, self.skip = run, config, spec, skip
+    def __init__(
+        self, run: Path, model: Path, config: RunConfig, spec: ModelSpec, epochs: int, skip: Skip
+    ) -> None:
+        self.run, self.model, self.config, self.spec, self.skip = run, model, config, spec, skip
         self.history = _read_history(run / place.METRICS_FILE, epochs)
         self.best: dict[str, Any] = _read_best(run / place.BEST_FILE, epochs)
         """`epoch`, `validation` and, once they are known, `test`: the statistics of the best weights."""
@@ -106,7 +109,7 @@ class Record:
         if extremes is not None and not self.skip.pictures:
             drawn = extremes.draw(self.spec)
             files.write_json(self.run / place.EXAMPLES_FILE, {"epoch": self.best["epoch"], **drawn})
-        write_page(self.run)
+        write_page(self.run, self.model)
 
     @property
     def test(self) -> dict[str, Any] | None:
