@@ -30,6 +30,7 @@ At = Literal["mask", "model"]
 
 if TYPE_CHECKING:
     _Scored = tuple["Example", NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64] | None]
+    OnScored = Callable[["Example", NDArray[np.uint8], NDArray[np.int64]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def evaluate(
     boundary: bool = True,
     progress: Callable[[int, int], None] | None = None,
     on_labels: Callable[[Example, NDArray[np.uint8]], None] | None = None,
-    on_scored: Callable[[Example, NDArray[np.uint8], NDArray[np.int64]], None] | None = None,
+    on_scored: OnScored | None = None,
 ) -> EvalResult:
     """Run all samples and count.
 

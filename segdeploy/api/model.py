@@ -236,9 +236,12 @@ class SegModel(FittedModel):
 
 
 def _same(config: RunConfig, known: RunConfig) -> bool:
-    """Whether a run's configuration is this one; a size that was left to the images may be any."""
-    preprocessing = config.image.preprocessing
+    """Whether a run's configuration is this one; what was left to the images or to the program may be anything."""
+    preprocessing, trainer = config.image.preprocessing, config.trainer
     free = {side for side in ("height", "width") if getattr(preprocessing, side) is None}
+    chosen = {key for key in ("batch_size", "learning_rate") if getattr(trainer, key) == "auto"}
     left, right = (c.image.preprocessing.model_dump(exclude=free) for c in (config, known))
+    mine, theirs = (c.trainer.model_dump(exclude=chosen) for c in (config, known))
     image = known.image.model_copy(update={"preprocessing": preprocessing})
-    return left == right and known.model_copy(update={"input_features": (image,)}) == config
+    alike = known.model_copy(update={"input_features": (image,), "trainer": trainer})
+    return left == right and mine == theirs and alike == config

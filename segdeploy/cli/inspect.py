@@ -35,6 +35,7 @@ def _target(_: click.Context, __: click.Parameter, value: str | None) -> str | N
     help="With --trt: 10, 11, a release such as 10.3, or RTX; default: 10, 11 and RTX.",
 )
 @click.option("--precision", is_flag=True, help="What a bundle's FP16 and INT8 graphs compute in which, and why.")
+@click.option("--page", is_flag=True, help="Write a run's training.html anew, from the run's files.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 def command(
     paths: tuple[Path, ...],
@@ -43,6 +44,7 @@ def command(
     trt: bool,
     trt_target: str | None,
     precision: bool,
+    page: bool,
     as_json: bool,
 ) -> int:
     """Say what a data set holds and what is wrong with it, or what a run, a bundle or an .onnx file is.
@@ -64,6 +66,8 @@ def command(
         return _inspect_trt(paths, trt_target, as_json)
     if precision:
         return _inspect_precision(paths, as_json)
+    if page:
+        return _write_page(paths)
     if not paths and config is None:
         raise ConfigError("expected a table, a folder, a model, or -c CONFIG whose `data` names the tables")
     path = paths[0] if len(paths) == 1 else None
@@ -102,4 +106,15 @@ def _inspect_precision(paths: tuple[Path, ...], as_json: bool) -> int:
     tables = read_decisions(open_model(paths[0]))
     texts = [f"{name}\n{decisions_text(content)}" for name, content in tables.items()]
     say(json.dumps(tables, indent=2) if as_json else "\n\n".join(texts))
+    return 0
+
+
+def _write_page(paths: tuple[Path, ...]) -> int:
+    from segdeploy.errors import ModelError
+    from segdeploy.run_folder import find_run
+    from segdeploy.train.page import write_page
+
+    if len(paths) != 1:
+        raise ModelError(f"--page: expected one run folder, got {len(paths)}")
+    say(str(write_page(find_run(paths[0]) or paths[0])))
     return 0

@@ -72,7 +72,7 @@ _WITHOUT_EFFECT: dict[KeyPath, tuple[str, ...]] = {
         "vector",
     ),
     TRAINER: (
-        "max_batch_size", "learning_rate_scaling", "regularization_type", "validation_field", "evaluate_training_set",
+        "learning_rate_scaling", "regularization_type", "validation_field", "evaluate_training_set",
         "compile", "enable_gradient_checkpointing", "bucketing_field", "enable_profiling", "profiler",
         "increase_batch_size_on_plateau_patience", "increase_batch_size_on_plateau_rate",
         "increase_batch_size_on_plateau_eval_metric", "increase_batch_size_on_plateau_eval_split", "model_soup_top_k",
@@ -127,9 +127,9 @@ _ONLY: dict[KeyPath, tuple[tuple[Any, ...], str]] = {
 
 # Values that leave the choice to the program: segdeploy's default is its choice.
 _CHOSEN: dict[KeyPath, tuple[Any, ...]] = {
-    (*TRAINER, "batch_size"): ("auto", None),
+    (*TRAINER, "batch_size"): (None,),
     (*TRAINER, "eval_batch_size"): ("auto", None),
-    (*TRAINER, "learning_rate"): ("auto", None),
+    (*TRAINER, "learning_rate"): (None,),
     (*IMAGE, "preprocessing", "infer_image_max_height"): (None,),
     (*IMAGE, "preprocessing", "infer_image_max_width"): (None,),
 }

@@ -21,8 +21,10 @@ from segdeploy.progress import progress
 from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner
 from segdeploy.train.ema import build_ema
+from segdeploy.train.examples import Extremes
 from segdeploy.train.losses import build_loss
 from segdeploy.train.optim import build_optimizer, learning_rate
+from segdeploy.train.pace import Pace
 from segdeploy.train.record import Record, training_set_metadata
 from segdeploy.train.validate import evaluate_with_loss
 
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from segdeploy.config.schema import RunConfig
     from segdeploy.data.scan import ScanReport
     from segdeploy.data.table import Part, Sample
-    from segdeploy.evaluate import EvalResult
+    from segdeploy.evaluate import EvalResult, OnScored
+    from segdeploy.metrics import Scores
     from segdeploy.model.spec import ModelSpec
     from segdeploy.run_folder import Skip
 
@@ -104,8 +107,9 @@ class Training:
         self.mixed = config.trainer.use_mixed_precision and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed)
         self.state = _State()
-        size = min(config.trainer.batch_size, len(self.data))
+        size = min(config.trainer.samples_per_step, len(self.data))
         self.batch_size, self.steps = size, len(self.data) // size  # a short last batch would upset batch norm
+        self.pace = Pace(config.trainer.epochs, self.steps, self.batch_size)
 
     def load(self) -> None:
         """Take up the state of the checkpoint."""
@@ -129,17 +133,17 @@ class Training:
         if schedule.decay == "cosine" and schedule.t_0 is None:
             total = self.config.trainer.epochs * self.steps
             log.info("learning rate: cosine, once down over all %d steps; Ludwig restarts every t_0 steps", total)
-        with Record(self.run, self.spec.mask_name, self.state.epoch, self.skip) as record:
+        with Record(self.run, self.folder, self.config, self.spec, self.state.epoch, self.skip) as record:
             while self.state.epoch < self.config.trainer.epochs and not self.stalled:
-                row = self.epoch()
-                record.add(row)
+                row, scores, extremes = self.epoch()
+                record.add(row, scores, extremes, best=self.state.best_epoch == row["epoch"])
                 self.save()
                 if on_epoch is not None:
                     on_epoch(row)
             if self.parts["test"]:
                 load_weights(self.folder / place.WEIGHTS_FILE, self.kept)
                 record.add_test(self.score("test", boundary=True).to_dict(self.spec)[self.spec.mask_name])
-        record.write_card(self.spec, self.report, {part: len(samples) for part, samples in self.parts.items()})
+            record.write_card(self.report, {part: len(samples) for part, samples in self.parts.items()})
         return TrainResult(
             run=self.run,
             model=self.folder,
@@ -158,13 +162,15 @@ class Training:
         patience = self.config.trainer.early_stop
         return 0 < patience <= self.state.epoch - self.state.best_epoch
 
-    def epoch(self) -> dict[str, Any]:
+    def epoch(self) -> tuple[dict[str, Any], Scores, Extremes]:
         """Train once through the data, validate, keep the best weights."""
         number = self.state.epoch + 1
         started = time.perf_counter()
         loss = self._train_epoch(number)
         trained = time.perf_counter() - started
-        result = self.score("validation", boundary=False)  # boundaries cost time and choose nothing here
+        extremes = Extremes()
+        # Boundaries cost time and choose nothing here.
+        result = self.score("validation", boundary=False, on_scored=extremes.add)
         scores, checked = result.scores, result.loss
         self.state.epoch = number
         if scores.mean_iou > self.state.best_mean_iou:
@@ -195,7 +201,13 @@ class Training:
             backbone_of(self.model.encoder).eval()
         total = torch.zeros(2, device=self.device)
         done = 0
-        with progress(f"epoch {number}/{self.config.trainer.epochs}") as step:
+
+        def note() -> str:
+            loss, rate = float(total[0]) / max(1, done), self.optimizer.param_groups[0]["lr"]
+            return self.pace.note(done, loss, rate, self.state.best_mean_iou)
+
+        self.pace.begin(number)
+        with progress(f"epoch {number}/{self.config.trainer.epochs}", note) as step:
             for images, masks in self.data.batches(order, self.batch_size):
                 x, y = self.augment(
                     torch.from_numpy(images).to(self.device), torch.from_numpy(masks).to(self.device), generator
@@ -215,7 +227,7 @@ class Training:
         """One update; returns the loss, and what was minimised: the loss with those of the auxiliary maps."""
         trainer = self.config.trainer
         rate = learning_rate(
-            self.state.step, trainer.epochs * self.steps, trainer.learning_rate, trainer.learning_rate_scheduler
+            self.state.step, trainer.epochs * self.steps, trainer.peak_learning_rate, trainer.learning_rate_scheduler
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -246,12 +258,19 @@ class Training:
         """The weights that are validated and shipped: the average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
-    def score(self, part: Part, *, boundary: bool) -> EvalResult:
+    def score(self, part: Part, *, boundary: bool, on_scored: OnScored | None = None) -> EvalResult:
         """Scores and loss on the validation or test part, by the same code that `segdeploy evaluate` runs."""
-        size = self.config.trainer.eval_batch_size or self.config.trainer.batch_size
+        size = self.config.trainer.eval_batch_size or self.config.trainer.samples_per_step
         module = Deployed(self.kept, self.spec.preprocessing)
         runner = TorchRunner(module, str(self.device), RunnerOptions(threads=torch.get_num_threads()))
         with progress(f"scoring the {part} part") as step:
             return evaluate_with_loss(
-                runner, self.loss, self.parts[part], self.spec, batch_size=size, boundary=boundary, progress=step
+                runner,
+                self.loss,
+                self.parts[part],
+                self.spec,
+                batch_size=size,
+                boundary=boundary,
+                progress=step,
+                on_scored=on_scored,
             )

@@ -24,9 +24,11 @@ from segdeploy.model.segmenter import Segmenter, build, from_config, try_trainin
 from segdeploy.progress import progress
 from segdeploy.run_folder import Skip, find_run
 from segdeploy.runtime.torch_runner import pick_device
+from segdeploy.train.auto import settle_trainer
 from segdeploy.train.epochs import Training, TrainResult
 from segdeploy.train.losses import class_weights
 from segdeploy.train.record import training_set_metadata
+from segdeploy.train.track import Trackers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,10 +84,14 @@ def train(
     spec, segmenter = from_config(config, report.classes, pretrained=start is None, head=head)
     if start is not None:
         _load_start(start, segmenter)
+    encoder = config.image.encoder
+    trained = start is not None or bool(encoder.get("use_pretrained")) and encoder.get("trainable", True)
+    Trackers(config.trainer.trackers)  # refused before anything is written
+    config = settle_trainer(config, segmenter, report, len(parts["training"]), device, pretrained=trained)
     crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]
     try_training(
         segmenter,
-        min(config.trainer.batch_size, len(parts["training"])),
+        min(config.trainer.samples_per_step, len(parts["training"])),
         crops[0] if crops else (spec.preprocessing.height, spec.preprocessing.width),
         frozen=not config.image.encoder.get("trainable", True),
     )

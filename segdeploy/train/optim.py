@@ -26,10 +26,10 @@ def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:
     # Fused: one kernel for all parameters, on the CPU too.
     if rule.type == "sgd":
         return torch.optim.SGD(
-            groups, lr=config.learning_rate, momentum=rule.momentum, nesterov=rule.nesterov, fused=True
+            groups, lr=config.peak_learning_rate, momentum=rule.momentum, nesterov=rule.nesterov, fused=True
         )
     adam = torch.optim.AdamW if rule.type == "adamw" else torch.optim.Adam
-    return adam(groups, lr=config.learning_rate, betas=rule.betas, eps=rule.eps, fused=True)
+    return adam(groups, lr=config.peak_learning_rate, betas=rule.betas, eps=rule.eps, fused=True)
 
 
 def learning_rate(step: int, total: int, peak: float, config: Scheduler) -> float:

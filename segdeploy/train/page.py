@@ -18,6 +18,7 @@ from segdeploy.pages.curves import Curve, chart, spark
 from segdeploy.pages.formats import DASH, percent, plural
 from segdeploy.pages.matrix import MAX_MATRIX, heat_map, row_shares
 from segdeploy.pages.render import templates
+from segdeploy.progress import duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +146,7 @@ def _headline(run: _Run, top: dict[str, Any]) -> str:
 def _findings(run: _Run) -> list[str]:
     seconds = sum(row["seconds"] for row in run.rows)
     rate = median(row["training_images_per_second"] for row in run.rows)
-    said = [f"{_duration(seconds)} for {plural(len(run.rows), 'epoch')}; {rate:.1f} training images/s (median)."]
+    said = [f"{duration(seconds)} for {plural(len(run.rows), 'epoch')}; {rate:.1f} training images/s (median)."]
     each = {n: s["iou"] for n, s in run.best.get("validation", {}).get("per_class_stats", {}).items()}
     known = sorted((iou, name) for name, iou in each.items() if iou is not None)
     if len(known) > 1:
@@ -154,12 +155,6 @@ def _findings(run: _Run) -> list[str]:
     if absent := [name for name, iou in each.items() if iou is None]:
         said.append(f"Neither in the validation masks nor predicted, so not part of the mean: {', '.join(absent)}.")
     return said
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _charts(rows: list[dict[str, Any]], best: int) -> list[tuple[str, Any]]:

@@ -136,7 +136,7 @@ class Record:
 
     def write_card(self, report: ScanReport, samples: dict[str, int]) -> None:
         """`model_card.md`; `samples` counts the samples of each part."""
-        if self.best:  # not after a finished run that kept no statistics and was resumed
+        if "epoch" in self.best:  # not after a finished run that kept no statistics and was resumed
             text = model_card(self.spec, self.config, report, samples, self.best, self.history)
             files.write_text(self.run / place.CARD_FILE, text)
 

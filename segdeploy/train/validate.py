@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segdeploy.data.table import Sample
-    from segdeploy.evaluate import At, EvalResult, Example
+    from segdeploy.evaluate import At, EvalResult, Example, OnScored
     from segdeploy.model.spec import ModelSpec, Preprocessing
     from segdeploy.runtime.torch_runner import TorchRunner
 
@@ -36,7 +36,7 @@ def evaluate_with_loss(
     boundary: bool = True,
     progress: Callable[[int, int], None] | None = None,
     on_labels: Callable[[Example, NDArray[np.uint8]], None] | None = None,
-    on_scored: Callable[[Example, NDArray[np.uint8], NDArray[np.int64]], None] | None = None,
+    on_scored: OnScored | None = None,
 ) -> EvalResult:
     """`segdeploy.evaluate.evaluate`, and the mean loss beside its scores; the network runs once.
 
