@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from segdeploy.model.spec import ModelSpec
 
 
-
 def make_pictures(
     samples: Sequence[Sample], spec: ModelSpec, labels: Path, scores: Sequence[float | None], count: int
 ) -> list[Picture]:

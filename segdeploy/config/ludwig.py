@@ -154,6 +154,8 @@ def translate(source: Source) -> Tree:
     for path, values in _CHOSEN.items():
         if tree.get(path) in values:
             tree.take(path)
+    if tree.get((*TRAINER, "learning_rate")) == "auto" and not tree.missing((*TRAINER, "optimizer", "lr")):
+        tree.take((*TRAINER, "learning_rate"))  # a number that is given wins
     for old, new in _KEYS:
         tree.move(old, new)
     _decoder(tree)

@@ -67,7 +67,7 @@ class Trainer(Frozen):
     batch_size: PositiveInt | Literal["auto"] = 8
     """Samples per step; auto: as many as fit into memory and still make training faster, at most a fifth of them."""
     max_batch_size: PositiveInt = 1 << 40
-    """What `batch_size: auto` chooses at most."""
+    """What `batch_size: auto` chooses at most; a number is taken as it is."""
     eval_batch_size: PositiveInt | None = None
     """Samples per step of validation; null: batch_size."""
     learning_rate: PositiveFloat | Literal["auto"] = 1e-3
@@ -112,10 +112,4 @@ class Trainer(Frozen):
                 f"learning_rate_scheduler.eta_min {self.learning_rate_scheduler.eta_min:g} is above "
                 f"learning_rate {self.learning_rate:g}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _at_most(self) -> Trainer:
-        if self.batch_size != "auto" and self.batch_size > self.max_batch_size:
-            raise ValueError(f"batch_size {self.batch_size} is above max_batch_size {self.max_batch_size}")
         return self

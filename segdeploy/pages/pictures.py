@@ -30,9 +30,7 @@ def draw_labels(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Cl
     return shown
 
 
-def draw_errors(
-    image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def draw_errors(image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The image in grey with its wrong pixels in red, and those without a label in blue-grey."""
     shown = draw_marked(image, (truth != predicted) & (truth != IGNORE))
     shown[truth == IGNORE] = _UNLABELLED

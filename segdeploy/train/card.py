@@ -43,21 +43,25 @@ def model_card(
     """
     title = f"{spec.mask_name}: {spec.encoder.name} + {spec.decoder.name}"
     scores = {part: best[part] for part in ("validation", "test") if part in best}
-    card = templates("segdeploy.train").get_template("card.md.j2").render(
-        front=_front_matter(spec, title, scores),
-        title=title,
-        spec=spec,
-        trainer=config.trainer,
-        image=config.image,
-        loss=config.mask.loss.type,
-        classes=_classes(spec, report, scores),
-        samples=", ".join(f"{count:,} {part}" for part, count in samples.items()),
-        sizes=report.sizes.most_common(3),
-        epoch=best["epoch"],
-        epochs=plural(len(history), "epoch"),
-        metrics=[(said, [percent(s[key]) for s in scores.values()]) for key, said in _METRICS.items()],
-        parts=list(scores),
-        poor=_poor(scores),
+    card = (
+        templates("segdeploy.train")
+        .get_template("card.md.j2")
+        .render(
+            front=_front_matter(spec, title, scores),
+            title=title,
+            spec=spec,
+            trainer=config.trainer,
+            image=config.image,
+            loss=config.mask.loss.type,
+            classes=_classes(spec, report, scores),
+            samples=", ".join(f"{count:,} {part}" for part, count in samples.items()),
+            sizes=report.sizes.most_common(3),
+            epoch=best["epoch"],
+            epochs=plural(len(history), "epoch"),
+            metrics=[(said, [percent(s[key]) for s in scores.values()]) for key, said in _METRICS.items()],
+            parts=list(scores),
+            poor=_poor(scores),
+        )
     )
     return card + "\n"
 

@@ -47,9 +47,7 @@ class Record:
         MissingPartError: see `Trackers`.
     """
 
-    def __init__(
-        self, run: Path, model: Path, config: RunConfig, spec: ModelSpec, epochs: int, skip: Skip
-    ) -> None:
+    def __init__(self, run: Path, model: Path, config: RunConfig, spec: ModelSpec, epochs: int, skip: Skip) -> None:
         self.run, self.model, self.config, self.spec, self.skip = run, model, config, spec, skip
         self.history = _read_history(run / place.METRICS_FILE, epochs)
         self.best: dict[str, Any] = _read_best(run / place.BEST_FILE, epochs)

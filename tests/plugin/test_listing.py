@@ -116,7 +116,9 @@ def test_show_of_a_name_that_nothing_has(many):
     with pytest.raises(MissingPartError) as caught:
         run("show", "thirdwya")
     said = str(caught.value)
-    assert said.startswith("no encoder, decoder, backend, command or tracker is named 'thirdwya'; did you mean 'thirdway'?; ")
+    assert said.startswith(
+        "no encoder, decoder, backend, command or tracker is named 'thirdwya'; did you mean 'thirdway'?; "
+    )
     assert "; bad 1.5 (decoder.bad) may hold it, but did not load: ValueError: one" in said
     assert said.count("worse 1.5 (worse) may hold it") == 1
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from segdeploy.benchmark import charts, schema
-from segdeploy.pages import matrix
-from segdeploy.pages.formats import figure, points, share
 from segdeploy.benchmark.report import to_html, to_markdown, write_report
 from segdeploy.benchmark.result import parse_result
 from segdeploy.benchmark.verdict import FEW_ROUNDS, judge, verdict
 from segdeploy.errors import ModelError
+from segdeploy.pages import matrix
+from segdeploy.pages.formats import figure, points, share
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
