@@ -39,14 +39,13 @@ def chart(
         marked: an epoch that gets a line of its own.
         top: the axis goes from 0 to this; None: from 0 to the largest value.
     """
-    known = [c._replace(values=[(e, v) for e, v in c.values if v is not None and math.isfinite(v)]) for c in curves]
-    known = [c for c in known if c.values]
+    known = [(c, found) for c in curves if (found := _known(c.values))]
     if not known:
         return Markup("")
     right, above, bottom = svg.WIDTH - 10, 10, 200
-    epochs = [e for c in known for e, _ in c.values]
+    epochs = [e for _, found in known for e, _ in found]
     first, last = min(epochs), max(epochs)
-    high = top or max(v for c in known for _, v in c.values) * 1.05 or 1.0
+    high = top or max(v for _, found in known for _, v in found) * 1.05 or 1.0
     left = max(48.0, *(svg.width_of(f"{tick:g}") + 10 for tick in svg.ticks(0, high)))
 
     def at(epoch: float, value: float) -> tuple[float, float]:
@@ -65,10 +64,10 @@ def chart(
         x = at(marked, 0)[0]
         body += [svg.line(x, above, x, bottom, "axis")]
     y, about = bottom + 50.0, list[str]()
-    for c in known:
-        said = f"{format(c.values[0][1], form)} \N{RIGHTWARDS ARROW} {format(c.values[-1][1], form)}"
+    for c, found in known:
+        said = f"{format(found[0][1], form)} \N{RIGHTWARDS ARROW} {format(found[-1][1], form)}"
         about.append(f"{c.label}: {said}")
-        places = [at(*point) for point in _thinned(c.values)]
+        places = [at(*point) for point in _thinned(found)]
         if len(places) == 1:
             body.append(svg.mark(*places[0], c.number, 4, about[-1]))
         else:
@@ -81,7 +80,7 @@ def chart(
 
 def spark(name: str, title: str, values: Sequence[tuple[int, float | None]]) -> Markup:
     """A curve from 0 to 1 without axes, as high as a line of text; empty without a value."""
-    known = [(e, v) for e, v in values if v is not None]
+    known = _known(values)
     if not known:
         return Markup("")
     width, height = _SMALL
@@ -93,6 +92,10 @@ def spark(name: str, title: str, values: Sequence[tuple[int, float | None]]) -> 
     body = [svg.line(0, height - 1, width, height - 1, "grid"), drawn]
     about = [f"{known[0][1] * 100:.1f} % in epoch {known[0][0]}, {known[-1][1] * 100:.1f} % in epoch {known[-1][0]}"]
     return svg.drawing(name, title, about, width, height, body, f"width:{width}px")
+
+
+def _known(values: Sequence[tuple[int, float | None]]) -> list[tuple[int, float]]:
+    return [(epoch, value) for epoch, value in values if value is not None and math.isfinite(value)]
 
 
 def _whole(first: int, last: int) -> list[int]:

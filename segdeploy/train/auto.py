@@ -68,7 +68,7 @@ def settle_trainer(
     if trainer.learning_rate == "auto":
         rate = learning_rate_for(trainer, min(trainer.samples_per_step, samples), pretrained=pretrained)
         log.info(
-            "learning rate: %.2g at most, for %s, %d images per step and %s weights; set trainer.learning_rate to choose",
+            "learning rate: %.2g at most, for %s, %d images per step, %s weights; set trainer.learning_rate to choose",
             rate,
             trainer.optimizer.type,
             min(trainer.samples_per_step, samples),

@@ -1,4 +1,4 @@
-"""`model_card.md`: what the model is for, what it was trained on, how good it is; Hugging Face's front matter on top."""
+"""`model_card.md`: what the model is for, what it saw, how good it is; Hugging Face's front matter on top."""
 
 from __future__ import annotations
 

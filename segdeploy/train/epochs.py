@@ -178,7 +178,7 @@ class Training:
             parameters = sum(p.numel() for p in self.model.parameters())
             about = {"epoch": number, "validation_mean_iou": scores.mean_iou, "parameters": parameters}
             save_weights(self.folder / place.WEIGHTS_FILE, self.kept, about)
-        return {
+        row = {
             "epoch": number,
             "step": self.state.step,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -189,6 +189,7 @@ class Training:
             "training_images_per_second": round(self.steps * self.batch_size / trained, 3),
             "seconds": round(time.perf_counter() - started, 3),
         }
+        return row, scores, extremes
 
     def _train_epoch(self, number: int) -> float:
         # Seeded by (seed, epoch): a resumed epoch draws what the uninterrupted one would have drawn.

@@ -25,7 +25,7 @@ KEPT = 3
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One scored image: mean IoU over the classes in truth or prediction, its place in the table, image, mask, labels."""
+    """One scored image: mean IoU over the classes in truth or prediction, place in the table, image, mask, labels."""
 
     iou: float
     place: int

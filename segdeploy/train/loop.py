@@ -85,7 +85,7 @@ def train(
     if start is not None:
         _load_start(start, segmenter)
     encoder = config.image.encoder
-    trained = start is not None or bool(encoder.get("use_pretrained")) and encoder.get("trainable", True)
+    trained = start is not None or (bool(encoder.get("use_pretrained")) and encoder.get("trainable", True))
     Trackers(config.trainer.trackers)  # refused before anything is written
     config = settle_trainer(config, segmenter, report, len(parts["training"]), device, pretrained=trained)
     crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
 import time
 from pathlib import Path
@@ -55,7 +56,7 @@ class StepTrial:
         self.optimizer = build_optimizer(self.model, config.trainer.model_copy(update={"learning_rate": 1e-12}))
         self.ema = build_ema(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
         self.mixed = bool(config.trainer.use_mixed_precision) and device.type == "cuda"
-        self._peaks: dict[int, int] = {}
+        self._needs: dict[int, int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -65,6 +66,7 @@ class StepTrial:
         self._free()
 
     def __call__(self, images: int) -> float | None:
+        """See the class."""
         on_cpu = self.device.type != "cuda"
         if on_cpu and not self._fits_cpu(images):
             return None
@@ -89,14 +91,14 @@ class StepTrial:
         if images <= _PROBES[-1]:
             return True
         for probe in _PROBES:
-            if probe not in self._peaks and reset_peak_memory():
+            if probe not in self._needs and reset_peak_memory():
+                before = resident_memory()
                 self._run(probe, turns=1)
-                self._peaks[probe] = peak_memory()
-        if not self._peaks:
+                self._needs[probe] = peak_memory() - before
+        if not self._needs:
             return images <= 8
-        (few, low), (more, high) = sorted(self._peaks.items())
-        need = high + (images - more) * max(0, high - low) / (more - few) - resident_memory()
-        return need <= _CPU_SHARE * free_memory()
+        (few, low), (more, high) = sorted(self._needs.items())
+        return high + (images - more) * max(0, high - low) / (more - few) <= _CPU_SHARE * free_memory()
 
     def _run(self, images: int, turns: int = 3) -> float:
         """Images per second of the fastest turn, the first not counted where there are more."""
@@ -134,8 +136,10 @@ class StepTrial:
 def reset_peak_memory() -> bool:
     """Let the system count this process's peak of memory from now on; whether it can."""
     try:
+        # What was freed and kept for later use would hide what is taken next.
+        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
+    except (AttributeError, OSError, TypeError):  # no glibc, no Linux
         return False
     return True
 

@@ -3,6 +3,8 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
+from segdeploy.pages.formats import DASH
+
 
 @pytest.fixture
 def card(tiny_run):
@@ -35,8 +37,10 @@ def test_tables(card, tiny_run):
     tables = [block.splitlines() for block in card.split("\n\n") if block.startswith("|")]
     assert [t[0] for t in tables] == [
         "| metric | validation | test |",
-        "| id | class | colour | share of the training pixels | validation IoU | validation recall | "
-        "validation precision | test IoU | test recall | test precision |",
+        (
+            "| id | class | colour | share of the training pixels | validation IoU | validation recall | "
+            "validation precision | test IoU | test recall | test precision |"
+        ),
     ]
     for table in tables:
         assert len({line.count("|") for line in table}) == 1
@@ -46,6 +50,6 @@ def test_tables(card, tiny_run):
     assert len(tables[1]) == 2 + 7
     for line, (name, stats) in zip(tables[1][2:], best["test"]["per_class_stats"].items(), strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        assert (cells[1], cells[7]) == (name, "–" if stats["iou"] is None else f"{stats['iou'] * 100:.2f}")
+        assert (cells[1], cells[7]) == (name, DASH if stats["iou"] is None else f"{stats['iou'] * 100:.2f}")
     poor = [n for n, s in best["test"]["per_class_stats"].items() if s["iou"] is not None and s["iou"] < 0.5]
     assert all(f"{name} (test IoU " in card for name in poor)

@@ -1,5 +1,6 @@
 """The page of a run as text; `test_page_in_browser` looks at it as a reader does."""
 
+import html
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from segdeploy.cli.main import cli
 from segdeploy.errors import ModelError
+from segdeploy.pages.formats import DASH
 from segdeploy.train.page import training_page, write_page
 
 NASTY = "<b>&\"'"
@@ -32,7 +34,7 @@ def rows_of(run):
 
 
 def text_of(page):
-    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL).replace("\u00a0", " ").split())
+    return " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)).split())
 
 
 def test_page_is_made_of_the_folder_alone(run, tiny_run):
@@ -60,7 +62,7 @@ def test_it_says_what_the_files_say(run):
     assert f"Loss over the epochs training: {rows[0]['training_loss']:.4f} → {rows[-1]['training_loss']:.4f}" in said
     for name, stats in best["validation"]["per_class_stats"].items():
         cells = [stats["iou"], stats["accuracy"], stats["precision"], best["test"]["per_class_stats"][name]["iou"]]
-        row = " ".join("–" if v is None else f"{v * 100:.2f}" for v in cells)
+        row = " ".join(DASH if v is None else f"{v * 100:.2f}" for v in cells)
         assert re.search(rf"\b{name} [\d.]+ .*? {re.escape(row)} ", said)
     about = json.loads((run / "description.json").read_text())
     for part in ("training", "validation", "test"):
@@ -76,7 +78,7 @@ def test_one_file_without_script(run):
     page = training_page(run)
     assert not re.search(r"<(script|link|iframe|object)\b|\bon\w+=|@import|url\(", page)
     assert set(re.findall(r'(?:src|href)="(data:image/jpeg|#|[^"]*)', page)) == {"data:image/jpeg", "#"}
-    assert {s for s in re.findall(r"https?://[^\s\"<]+", page)} == {"http://www.w3.org/2000/svg"}
+    assert set(re.findall(r"https?://[^\s\"<]+", page)) == {"http://www.w3.org/2000/svg"}
 
 
 def test_drawings_have_names_and_are_xml(run):

@@ -61,7 +61,7 @@ class MlflowTracker(Tracker):
 
 
 def numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers of an epoch by name, those of classes as `validation_class_iou/NAME`; what is not known is left out."""
+    """The known numbers of an epoch by name; those of classes as `validation_class_iou/NAME`."""
     for key, value in row.items():
         for name, one in value.items() if isinstance(value, dict) else [("", value)]:
             if one is not None and key != "epoch":
