@@ -164,7 +164,7 @@ _SKIPS = {
 
 
 def skips(command: Command) -> Command:
-    """Ludwig's `--skip_save_*` of training, and `--skip-save-pictures`; the command gets `skip`."""
+    """Ludwig's `--skip_save_*` of training, and `--skip-pictures`; the command gets `skip`."""
 
     @without_effect("--skip-save-processed-input", "-sspi")
     @functools.wraps(command)
@@ -173,7 +173,7 @@ def skips(command: Command) -> Command:
         return command(skip=Skip(**chosen), **given)
 
     shown = click.option(
-        "skip_pictures", "--skip-save-pictures", is_flag=True, help="Keep validation images out of training.html."
+        "skip_pictures", "--skip-pictures", is_flag=True, help="Keep validation images out of training.html."
     )
     done: Command = shown(wrapped)
     for name, spellings in _SKIPS.items():
