@@ -83,6 +83,15 @@ def settle_trainer(
     return config.model_copy(update={"trainer": trainer})
 
 
+def describe_device(device: str, trainer: Trainer) -> str:
+    """One line on what trains, with how many threads and in which precision, and why."""
+    if device == "cuda":
+        said = "mixed precision" if trainer.use_mixed_precision else "FP32; trainer.use_mixed_precision is faster"
+        return f"device: {torch.cuda.get_device_name()}, {said}"
+    threads = f"{torch.get_num_threads()} threads, the cores that torch may use"
+    return f"device: cpu, {threads}, FP32, as 16-bit formats are slower on most CPUs"
+
+
 def largest(trial: Callable[[int], float | None], most: int) -> tuple[int, str]:
     """The most images per step that fit and still make training faster, and why no more.
 

@@ -24,7 +24,7 @@ from segdeploy.model.segmenter import Segmenter, build, from_config, try_trainin
 from segdeploy.progress import progress
 from segdeploy.run_folder import Skip, find_run
 from segdeploy.runtime.torch_runner import pick_device
-from segdeploy.train.auto import settle_trainer
+from segdeploy.train.auto import describe_device, settle_trainer
 from segdeploy.train.epochs import Training, TrainResult
 from segdeploy.train.losses import class_weights
 from segdeploy.train.record import training_set_metadata
@@ -87,6 +87,7 @@ def train(
     encoder = config.image.encoder
     trained = start is not None or (bool(encoder.get("use_pretrained")) and encoder.get("trainable", True))
     Trackers(config.trainer.trackers)  # refused before anything is written
+    log.info("%s", describe_device(device, config.trainer))
     config = settle_trainer(config, segmenter, report, len(parts["training"]), device, pretrained=trained)
     crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]
     try_training(

@@ -131,6 +131,7 @@ def test_choices_become_numbers_of_the_run(tiny_config, tiny_table, tmp_path, ca
     assert trainer["batch_size"] == 2
     assert trainer["learning_rate"] == 5e-4
     said = "\n".join(record.getMessage() for record in caplog.records)
+    assert f"device: cpu, {torch.get_num_threads()} threads, " in said
     assert "batch size: 2 images per step, the most that" in said
     assert "learning rate: 0.0005 at most, for adamw, 2 images per step, random weights" in said
 
