@@ -26,6 +26,13 @@ def test_points_stand_where_the_numbers_say():
     assert (y2 - y1) / (y5 - y1) == pytest.approx((4 - 2) / (4 - 1), abs=0.01)
 
 
+def test_axis_goes_from_zero_to_the_top():
+    drawn = ET.fromstring(chart("a", "A", [Curve("iou", [(1, 0.0), (2, 1.0)], 0)], ".1f", top=1.0))
+    heights = {e.text: float(e.get("y")) - 4 for e in drawn.iter() if e.tag.endswith("}text") and e.text in ("0", "1")}
+    ((_, ((_, low), (_, high))),) = paths(ET.tostring(drawn)).items()
+    assert (low, high) == (heights["0"], heights["1"])
+
+
 def test_large_values_and_many_epochs():
     values = [(e, e * 1e5) for e in range(1, 5001)]
     drawn = chart("a", "A", [Curve("x", values, 0)], ".0f")

@@ -13,9 +13,12 @@ from segdeploy.config import parse_config
 from segdeploy.data.table import Tables, read_table
 from segdeploy.errors import MissingPartError, SegdeployError
 from segdeploy.evaluate import evaluate
+from segdeploy.metrics import Scores
 from segdeploy.run_folder import Skip, part_table
 from segdeploy.runtime.runner import open_runner
+from segdeploy.train.examples import Extremes
 from segdeploy.train.loop import resume, train
+from segdeploy.train.record import Record
 
 TRACKER = """
 import json
@@ -78,6 +81,21 @@ def test_best_epoch_is_what_evaluating_says(tiny_run):
     assert known
     assert [row["validation_class_iou"][n] for n in known] == pytest.approx([each[n] for n in known], abs=1e-6)
     assert all(row["validation_class_iou"][n] is None for n in each if n not in known)
+
+
+def test_worse_epoch_leaves_the_best(tiny_run, tiny_config, tmp_path):
+    spec = open_model(tiny_run).spec
+    row = {"seconds": 1.0, "learning_rate": 0.1, "training_loss": 1.0, "validation_loss": None, "step": 1}
+    row |= {"validation_pixel_accuracy": 0.5, "training_images_per_second": 2.0}
+    shutil.copytree(tiny_run / "model", tmp_path / "model")
+    with Record(tmp_path, tmp_path / "model", parse_config(tiny_config), spec, 0, Skip(log=True)) as record:
+        for epoch, iou, best in ((1, 0.5, True), (2, 0.25, False)):
+            confusion = np.diag(np.full(7, epoch))
+            record.add(row | {"epoch": epoch, "validation_mean_iou": iou}, Scores(confusion), Extremes(), best=best)
+    found = json.loads((tmp_path / "best_epoch.json").read_text())
+    assert (found["epoch"], found["validation"]["confusion_matrix"][0][0]) == (1, 1)
+    assert json.loads((tmp_path / "best_examples.json").read_text())["epoch"] == 1
+    assert "Best validation mIoU 50.00" in (tmp_path / "training.html").read_text()
 
 
 def test_tensorboard_has_every_number_of_every_epoch(tiny_run):
