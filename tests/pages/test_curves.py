@@ -27,7 +27,7 @@ def test_points_stand_where_the_numbers_say():
 
 
 def test_axis_goes_from_zero_to_the_top():
-    drawn = ET.fromstring(chart("a", "A", [Curve("iou", [(1, 0.0), (2, 1.0)], 0)], ".1f", top=1.0))
+    drawn = ET.fromstring(chart("a", "A", [Curve("iou", [(5, 0.0), (6, 1.0)], 0)], ".1f", top=1.0))
     heights = {e.text: float(e.get("y")) - 4 for e in drawn.iter() if e.tag.endswith("}text") and e.text in ("0", "1")}
     ((_, ((_, low), (_, high))),) = paths(ET.tostring(drawn)).items()
     assert (low, high) == (heights["0"], heights["1"])
