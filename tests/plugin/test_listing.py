@@ -162,3 +162,17 @@ def test_host_without_torch():
         assert said.startswith("needs segdeploy[train], ")
         assert said.endswith(" is not installed; pip install 'segdeploy[train]'")
     assert any(line[:2] == ["onnxruntime", "backend"] and line[4].startswith("ok ") for line in lines)
+
+
+def test_tracker_is_listed_and_shown(install):
+    code = "from segdeploy.plugin import Tracker, TrackerPlugin, hookimpl\n\n@hookimpl\n"
+    code += "def segdeploy_register_trackers(register):\n"
+    plugin = "TrackerPlugin(name={!r}, summary='writes lines', open={})"
+    install("lines", "tracker.lines", f"{code}    register({plugin.format('lines', 'lambda run, config: Tracker()')})")
+    install("broken", "tracker.broken", f"{code}    register({plugin.format('broken', None)})")
+    found = {row["name"]: row for row in json.loads(run("list", "--json")) if row["kind"] == "tracker"}
+    assert (found["lines"]["state"], found["tracker.broken"]["state"]) == ("ok", "failed")
+    assert "tracker broken: expected a function as open, got None" in found["tracker.broken"]["reason"]
+    assert run("show", "lines") == "tracker lines: writes lines\nfrom lines 1.5 (tracker.lines)\n"
+    (shown,) = json.loads(run("show", "lines", "--json"))
+    assert (shown["kind"], shown["summary"]) == ("tracker", "writes lines")
