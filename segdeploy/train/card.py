@@ -83,7 +83,7 @@ def _front_matter(spec: ModelSpec, title: str, scores: Mapping[str, Mapping[str,
         "license": "unknown",
         "library_name": "segdeploy",
         "pipeline_tag": "image-segmentation",
-        "tags": ["semantic-segmentation", spec.encoder.name, spec.decoder.name],
+        "tags": list(dict.fromkeys(["semantic-segmentation", spec.encoder.name, spec.decoder.name])),
         "metrics": ["mean_iou"],
         "model-index": [{"name": title, "results": [result for result in results if result["metrics"]]}],
     }

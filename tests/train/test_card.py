@@ -29,7 +29,7 @@ def test_sections(card):
     ]  # fmt: skip
     assert card.count("to be filled in") >= 6
     assert "\n- 8 epochs, batch size 4, seed 42\n- optimiser adamw, learning rate 0.005\n- loss " in card
-    assert "; no augmentation\n- encoder: random weights at the start\n" in card
+    assert "; no augmentation\n- encoder: no pretrained weights were asked for\n" in card
 
 
 def test_tables(card, tiny_run):
