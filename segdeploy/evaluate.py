@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 At = Literal["mask", "model"]
 
+if TYPE_CHECKING:
+    _Scored = tuple["Example", NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64] | None]
+    OnScored = Callable[["Example", NDArray[np.uint8], NDArray[np.int64]], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -116,6 +120,7 @@ def evaluate(
     boundary: bool = True,
     progress: Callable[[int, int], None] | None = None,
     on_labels: Callable[[Example, NDArray[np.uint8]], None] | None = None,
+    on_scored: OnScored | None = None,
 ) -> EvalResult:
     """Run all samples and count.
 
@@ -129,6 +134,7 @@ def evaluate(
         boundary: whether to count the pixels near contours too, for the boundary IoU.
         progress: called with (done, total).
         on_labels: called with each example and its labels (height, width) at the network's size.
+        on_scored: called with each example, its labels, and its own confusion matrix (C, C), in order.
 
     Raises:
         DataError: see `read_examples`.
@@ -142,24 +148,26 @@ def evaluate(
                     on_labels(example, labels)
                 yield example, labels
 
-    def score(pair: tuple[Example, NDArray[np.uint8]]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    def score(pair: tuple[Example, NDArray[np.uint8]]) -> _Scored:
         example, labels = pair
         if at == "mask":
             target, predicted = example.mask, restore_mask(labels, example.mask.shape, spec.preprocessing)
         else:
             target, predicted = resize_mask(example.mask, spec.preprocessing), labels
         pairs = confusion_matrix(target, predicted, count)
-        return pairs, boundary_counts(target, predicted, count) if boundary else None
+        return example, labels, pairs, boundary_counts(target, predicted, count) if boundary else None
 
     confusion = np.zeros((count, count), np.int64)
     near = np.zeros((2, count), np.int64)
     started = time.perf_counter()
     done = 0
     with closing(in_order(score, labelled())) as scored:
-        for pairs, contours in scored:
+        for example, labels, pairs, contours in scored:
             confusion += pairs
             if contours is not None:
                 near += contours
+            if on_scored is not None:
+                on_scored(example, labels, pairs)
             done += 1
             if progress is not None:
                 progress(done, len(samples))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 _quiet = ContextVar("quiet", default=False)
+_PATIENCE = 0.5
+"""Seconds between two notes beside a bar."""
 
 
 @contextmanager
@@ -33,20 +35,27 @@ def say(text: str = "") -> None:
     sys.stdout.flush()
 
 
+def duration(seconds: float) -> str:
+    """Seconds in words: "42 s", "3 min 5 s", "2 h 7 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 @contextmanager
 def progress(what: str, note: Callable[[], str] = lambda: "") -> Iterator[Step]:
     """Yield a function of (done, total); it draws a bar, or writes a line every ten seconds and at the end."""
     if _quiet.get():
         yield lambda done, total: None
     elif sys.stderr.isatty():
-        with _bar(what, note) as step:
+        with _bar(what, note, _PATIENCE) as step:
             yield step
     else:
         yield _lines(what, note)
 
 
 @contextmanager
-def _bar(what: str, note: Callable[[], str]) -> Iterator[Step]:
+def _bar(what: str, note: Callable[[], str], patience: float = 0) -> Iterator[Step]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -57,9 +66,18 @@ def _bar(what: str, note: Callable[[], str]) -> Iterator[Step]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
+    last, said = -patience, ""
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None, note="")
-        yield lambda done, total: bar.update(task, completed=done, total=total, note=note())
+
+        def step(done: int, total: int) -> None:
+            nonlocal last, said
+            now = time.monotonic()
+            if now - last >= patience or done == total:  # a note may cost more than a step
+                last, said = now, note()
+            bar.update(task, completed=done, total=total, note=said)
+
+        yield step
 
 
 def _lines(what: str, note: Callable[[], str]) -> Step:

@@ -3,7 +3,9 @@
 RUN/
   description.json            data, versions, machine; of an imported model where it comes from
   training_statistics.json    one value per epoch for each part, feature and metric
-  metrics.jsonl               one line per epoch, with speed and learning rate;  curves.png  the same as a picture
+  training.html               the page of the run: curves, classes, confusion matrix, pictures, settings
+  metrics.jsonl               one line per epoch, with speed, learning rate and the IoU of each class
+  best_epoch.json             all scores of the best weights;  best_examples.json  pictures of validation images
   splits/                     training.csv, validation.csv, test.csv: which sample was in which part
   model_card.md               what the model is, how good, how to use it
   profile.json                where the time of training went
@@ -40,7 +42,9 @@ DESCRIPTION_FILE = "description.json"
 STATISTICS_FILE = "training_statistics.json"
 TEST_STATISTICS_FILE = "test_statistics.json"
 METRICS_FILE = "metrics.jsonl"
-CURVES_FILE = "curves.png"
+BEST_FILE = "best_epoch.json"
+EXAMPLES_FILE = "best_examples.json"
+PAGE_FILE = "training.html"
 CARD_FILE = "model_card.md"
 SPLITS_FOLDER = "splits"
 PROFILE_FILE = "profile.json"
@@ -49,10 +53,11 @@ DIVERGED_FOLDER = "diverged"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skip:
-    """What a training does not write: Ludwig's `skip_save_*`.
+    """What a training does not write: Ludwig's `skip_save_*`, and the pictures.
 
     `description`: description.json; a run that is resumed without it cannot tell whether its data are still the same.
-    `statistics`: training_statistics.json, metrics.jsonl and curves.png.
+    `statistics`: training_statistics.json, metrics.jsonl, best_epoch.json and training.html.
+    `pictures`: best_examples.json, so that training.html shows no image of the data.
     `progress`: training_progress.json and the checkpoint; such a run cannot be resumed. `log`: TensorBoard's files.
     """
 
@@ -60,6 +65,7 @@ class Skip:
     statistics: bool = False
     progress: bool = False
     log: bool = False
+    pictures: bool = False
 
 
 def find_model(path: Path) -> Path | None:

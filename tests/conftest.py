@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -130,3 +131,30 @@ def install(tmp_path, monkeypatch):
     for name in set(sys.modules) - before:
         if name.startswith("made_up_"):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser; tests of one xdist group share it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on PATH: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def page_faults():
+    """A function of a page that lists its faults.
+
+    outside: what stands out of the window; covered: text of drawings under other text; contrast: text below 4.5 to 1.
+    """
+    code = (Path(__file__).parent / "pages" / "faults.js").read_text()
+
+    def faults(page, *kinds):
+        return {kind: page.evaluate(f"() => ({code}).{kind}()") for kind in kinds or ("outside", "covered", "contrast")}
+
+    return faults

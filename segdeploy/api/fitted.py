@@ -215,4 +215,4 @@ class FittedModel:
 
     def _batch_size(self) -> int:
         trainer = None if self._config is None else self._config.trainer
-        return 1 if trainer is None else trainer.eval_batch_size or trainer.batch_size
+        return 1 if trainer is None else trainer.eval_batch_size or trainer.samples_per_step

@@ -52,6 +52,8 @@ class SegModel(FittedModel):
         output_directory: str | os.PathLike[str] = "results",
         random_seed: int | None = None,
         callbacks: Sequence[OnEpoch] | None = None,
+        *,
+        skip_save_pictures: bool = False,
     ) -> TrainingResults:
         """Train into `output_directory/experiment_name_model_name` (with _0, _1, ... where that is taken).
 
@@ -65,7 +67,7 @@ class SegModel(FittedModel):
             experiment_name, model_name: the run folder's name.
             model_resume_path: a run that stopped; it goes on with its own configuration.
             skip_save_training_description: no description.json; resuming cannot tell whether the data are the same.
-            skip_save_training_statistics: no training_statistics.json, metrics.jsonl and curves.png.
+            skip_save_training_statistics: no training_statistics.json, metrics.jsonl, best_epoch.json, training.html.
             skip_save_model: the weights stay with this object and are gone with it.
             skip_save_progress: no checkpoint; the run cannot be resumed.
             skip_save_log: nothing for TensorBoard.
@@ -73,6 +75,7 @@ class SegModel(FittedModel):
             output_directory: folder for runs.
             random_seed: in place of `trainer.seed`; with `model_resume_path` the one that the run began with.
             callbacks: as in the constructor, for this call.
+            skip_save_pictures: no validation images in training.html.
 
         Raises:
             SegdeployError: see `segdeploy.train.loop.train`.
@@ -86,6 +89,7 @@ class SegModel(FittedModel):
             statistics=skip_save_training_statistics,
             progress=skip_save_progress or skip_save_model,
             log=skip_save_log,
+            pictures=skip_save_pictures,
         )
         on_epoch = self._session.on_epoch(callbacks)
         with self._session.training():
@@ -232,9 +236,12 @@ class SegModel(FittedModel):
 
 
 def _same(config: RunConfig, known: RunConfig) -> bool:
-    """Whether a run's configuration is this one; a size that was left to the images may be any."""
-    preprocessing = config.image.preprocessing
+    """Whether a run's configuration is this one; what was left to the images or to the program may be anything."""
+    preprocessing, trainer = config.image.preprocessing, config.trainer
     free = {side for side in ("height", "width") if getattr(preprocessing, side) is None}
+    chosen = {key for key in ("batch_size", "learning_rate") if getattr(trainer, key) == "auto"}
     left, right = (c.image.preprocessing.model_dump(exclude=free) for c in (config, known))
+    mine, theirs = (c.trainer.model_dump(exclude=chosen) for c in (config, known))
     image = known.image.model_copy(update={"preprocessing": preprocessing})
-    return left == right and known.model_copy(update={"input_features": (image,)}) == config
+    alike = known.model_copy(update={"input_features": (image,), "trainer": trainer})
+    return left == right and mine == theirs and alike == config

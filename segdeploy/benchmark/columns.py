@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segdeploy.benchmark import outline
-from segdeploy.benchmark.formats import DASH, figure, interval, percent, points, share
+from segdeploy.pages.formats import DASH, figure, interval, percent, points, share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

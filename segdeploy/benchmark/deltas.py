@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from segdeploy.benchmark import outline
-from segdeploy.benchmark.formats import differs, percent, points
+from segdeploy.pages.formats import differs, percent, points
 
 if TYPE_CHECKING:
     from segdeploy.benchmark.result import BenchmarkResult, ClassScore

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from segdeploy.benchmark.formats import TIMES, plural
 from segdeploy.benchmark.numbers import at_scored_size
 from segdeploy.config.export import Export
+from segdeploy.pages.formats import TIMES, plural
 
 if TYPE_CHECKING:
     from segdeploy.benchmark.result import Accuracy, BenchmarkResult, Row

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from segdeploy.benchmark.result import Picture
-from segdeploy.classes import IGNORE
 from segdeploy.data.images import read_image
 from segdeploy.data.masks import read_mask
 from segdeploy.data.resize import restore_mask
-from segdeploy.predict import blend
+from segdeploy.pages.pictures import draw_errors, draw_labels, draw_marked, to_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +21,6 @@ if TYPE_CHECKING:
 
     from segdeploy.data.table import Sample
     from segdeploy.model.spec import ModelSpec
-
-WIDTH = 360
-_ERROR = (220, 40, 40)
-_UNLABELLED = (112, 128, 160)
 
 
 def make_pictures(
@@ -81,42 +74,14 @@ def _picture(
     found = read_labels(labels)
     disagreement = None
     if reference is not None and reference != labels:
-        disagreement = _uri(_marked(image, found != read_labels(reference)))
+        disagreement = to_uri(draw_marked(image, found != read_labels(reference)))
     return Picture(
         name=sample.image.name,
         image_iou=scores[index],
-        image=_uri(image),
-        truth=_uri(_truth(image, truth, spec)),
-        predicted=_uri(blend(image, found, spec.classes, 0.6)),
-        errors=_uri(_errors(image, truth, found)),
+        image=to_uri(image),
+        truth=to_uri(draw_labels(image, truth, spec.classes)),
+        predicted=to_uri(draw_labels(image, found, spec.classes)),
+        errors=to_uri(draw_errors(image, truth, found)),
         agreement=agreement[index] if agreement is not None else None,
         disagreement=disagreement,
     )
-
-
-def _truth(image: NDArray[np.uint8], truth: NDArray[np.uint8], spec: ModelSpec) -> NDArray[np.uint8]:
-    shown = blend(image, truth, spec.classes, 0.6)
-    shown[truth == IGNORE] = 0
-    return shown
-
-
-def _errors(image: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    shown = _marked(image, (truth != found) & (truth != IGNORE))
-    shown[truth == IGNORE] = _UNLABELLED
-    return shown
-
-
-def _marked(image: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The image in grey, with red pixels."""
-    grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.5 + 96
-    shown: NDArray[np.uint8] = grey.astype(np.uint8)
-    shown[where] = _ERROR
-    return shown
-
-
-def _uri(picture: NDArray[np.uint8]) -> str:
-    image = Image.fromarray(picture)
-    image.thumbnail((WIDTH, WIDTH))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

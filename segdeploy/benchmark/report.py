@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from segdeploy.benchmark import charts, columns, deltas, formats, outline, totals
+from segdeploy.benchmark import charts, columns, deltas, outline, totals
 from segdeploy.benchmark.since import since
 from segdeploy.benchmark.verdict import failures, verdict
 from segdeploy.files import write_text
+from segdeploy.pages import formats
+from segdeploy.pages.matrix import MAX_MATRIX, heat_map, row_shares
+from segdeploy.pages.render import templates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 def to_html(result: BenchmarkResult) -> str:
     """One page that needs no script, no network and no other file."""
-    return _templates().get_template("report.html.j2").render(_context(result), **_drawings(result))
+    return templates("segdeploy.benchmark").get_template("report.html.j2").render(_context(result), **_drawings(result))
 
 
 def to_markdown(result: BenchmarkResult) -> str:
     """The same without pictures, for a pull request."""
-    return _templates().get_template("report.md.j2").render(_context(result))
+    return templates("segdeploy.benchmark").get_template("report.md.j2").render(_context(result))
 
 
 def write_report(result: BenchmarkResult, folder: Path) -> Path:
@@ -118,7 +118,7 @@ def _drawings(result: BenchmarkResult) -> dict[str, Any]:
             if (drawn := charts.throughput(_bars(result, same, series), where, n))
         ],
         "matrices": _matrices(result),
-        "most": charts.MAX_MATRIX,
+        "most": MAX_MATRIX,
     }
 
 
@@ -159,24 +159,10 @@ def _matrices(result: BenchmarkResult) -> list[tuple[str, Any]]:
     shown = ranked[:1] + [a for a in least if not _close(ranked[0].confusion, a.confusion)]
     names = result.spec.classes.names
     labels = [outline.label(result, a) for a in shown]
-    return [(w, charts.heat_map(names, a.confusion, w, n)) for n, (w, a) in enumerate(zip(labels, shown, strict=True))]
+    return [(w, heat_map(names, a.confusion, w, n)) for n, (w, a) in enumerate(zip(labels, shown, strict=True))]
 
 
 def _close(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> bool:
     """Whether two matrices would look alike: no cell differs by half a percent of its row."""
-    pairs = zip(charts.row_shares(one), charts.row_shares(other), strict=True)
+    pairs = zip(row_shares(one), row_shares(other), strict=True)
     return all(abs((a or 0) - (b or 0)) < 0.005 for mine, theirs in pairs for a, b in zip(mine, theirs, strict=True))
-
-
-@cache
-def _templates() -> Environment:
-    templates = Environment(
-        loader=PackageLoader("segdeploy.benchmark", "templates"),
-        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    known = ("figure", "count", "percent", "points", "share", "plural")
-    templates.filters |= {name: getattr(formats, name) for name in known} | {"md": formats.markdown}
-    return templates

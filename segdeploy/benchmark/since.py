@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from segdeploy.benchmark.columns import Cell, Line, Part, Table
-from segdeploy.benchmark.formats import DASH, MINUS, TIMES, figure, plural, points
+from segdeploy.pages.formats import DASH, MINUS, TIMES, figure, plural, points
 
 if TYPE_CHECKING:
     from collections.abc import Callable

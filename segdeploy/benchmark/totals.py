@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from segdeploy.benchmark import outline
 from segdeploy.benchmark.columns import Cell, Line, Part, Table
-from segdeploy.benchmark.formats import DASH, count, figure, mebibytes, times
+from segdeploy.pages.formats import DASH, count, figure, mebibytes, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from segdeploy.benchmark import outline
 from segdeploy.benchmark.compare import DISTURBED
-from segdeploy.benchmark.formats import TIMES, differs, figure, interval, percent, plural, points, share, times
 from segdeploy.benchmark.numbers import at_scored_size
+from segdeploy.pages.formats import TIMES, differs, figure, interval, percent, plural, points, share, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -42,6 +42,7 @@ def _target(_: click.Context, __: click.Parameter, value: str | None) -> str | N
     "--draws", type=click.IntRange(1, 16), default=3, show_default=True, help="With --augment: draws of each."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="With --augment: its draws.")
+@click.option("--page", is_flag=True, help="Write a run's training.html anew, from the run's files.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 def command(
     paths: tuple[Path, ...],
@@ -55,6 +56,7 @@ def command(
     samples: int,
     draws: int,
     seed: int,
+    page: bool,
     as_json: bool,
 ) -> int:
     """Say what a data set holds and what is wrong with it, or what a run, a bundle or an .onnx file is.
@@ -80,6 +82,8 @@ def command(
         return _inspect_precision(paths, as_json)
     if augment:
         return _inspect_augment(paths, config, output, (samples, draws, seed))
+    if page:
+        return _write_page(paths)
     if not paths and config is None:
         raise ConfigError("expected a table, a folder, a model, or -c CONFIG whose `data` names the tables")
     path = paths[0] if len(paths) == 1 else None
@@ -136,4 +140,15 @@ def _inspect_augment(paths: tuple[Path, ...], config: Path | None, output: Path,
         load_config(config), paths[0] if paths else None, output, samples=samples, draws=draws, seed=seed
     )
     say(f"{path}")
+    return 0
+
+
+def _write_page(paths: tuple[Path, ...]) -> int:
+    from segdeploy.errors import ModelError
+    from segdeploy.run_folder import find_run
+    from segdeploy.train.page import write_page
+
+    if len(paths) != 1:
+        raise ModelError(f"--page: expected one run folder, got {len(paths)}")
+    say(str(write_page(find_run(paths[0]) or paths[0])))
     return 0

@@ -164,14 +164,18 @@ _SKIPS = {
 
 
 def skips(command: Command) -> Command:
-    """Ludwig's `--skip_save_*` of training; the command gets `skip`."""
+    """Ludwig's `--skip_save_*` of training, and `--skip-pictures`; the command gets `skip`."""
 
     @without_effect("--skip-save-processed-input", "-sspi")
     @functools.wraps(command)
     def wrapped(**given: Any) -> Any:
-        return command(skip=Skip(**{name: given.pop(f"skip_{name}") for name in _SKIPS}), **given)
+        chosen = {name: given.pop(f"skip_{name}") for name in (*_SKIPS, "pictures")}
+        return command(skip=Skip(**chosen), **given)
 
-    done: Command = wrapped
+    shown = click.option(
+        "skip_pictures", "--skip-pictures", is_flag=True, help="Keep validation images out of training.html."
+    )
+    done: Command = shown(wrapped)
     for name, spellings in _SKIPS.items():
         done = click.option(f"skip_{name}", *spellings, is_flag=True, hidden=True)(done)
     return done

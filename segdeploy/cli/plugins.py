@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group(name="plugins")
 def command() -> None:
-    """Encoders, decoders and backends, ours and third parties'."""
+    """Encoders, decoders, backends and trackers, ours and third parties'."""
 
 
 @command.command(name="list")
@@ -58,7 +58,7 @@ def _text(about: dict[str, Any]) -> str:
     if kind == "backend":
         state = f"available {about['engine']}".strip() if about["state"] == "ok" else about["reason"]
         said += [f"runs: {about['artifact']}", f"here: {state}"]
-    elif kind != "command":
+    elif kind in ("encoder", "decoder"):
         said.append(describe_section(registry.catalogue(kind).plugins[about["name"]].config))
     return "\n".join(said)
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segdeploy.cli import options
-from segdeploy.progress import say
+from segdeploy.progress import duration, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from segdeploy.run_folder import Skip
 
 
@@ -74,10 +76,12 @@ def command(
     """
     from segdeploy.arguments import check_data_format
     from segdeploy.config import choose_config
+    from segdeploy.config.load import read_run_config
     from segdeploy.data.table import Tables
     from segdeploy.environment import is_first_process
     from segdeploy.errors import ConfigError
     from segdeploy.plugin.extras import require
+    from segdeploy.run_folder import PAGE_FILE
 
     require("train")
     check_data_format(data_format, dataset, training_set, validation_set, test_set)
@@ -89,7 +93,9 @@ def command(
         from segdeploy.train.loop import resume as go_on
 
         given = any((dataset, training_set, validation_set, test_set))
-        result = go_on(resume, tables=tables if given else None, device=device, skip=skip, on_epoch=_report)
+        known = read_run_config(resume)
+        report = _reporter(known.trainer.epochs if known else 0)
+        result = go_on(resume, tables=tables if given else None, device=device, skip=skip, on_epoch=report)
     else:
         settings = choose_config(config, config_str, start_from, changes, lenient=lenient)
         from segdeploy.train.loop import train
@@ -105,18 +111,32 @@ def command(
                 start_from=start_from,
                 skip=skip,
                 model_folder=None if away is None else Path(away),
-                on_epoch=_report,
+                on_epoch=_reporter(settings.trainer.epochs),
             )
     if not is_first_process():
         return
     say(f"best validation mean IoU {result.best_mean_iou:.4f} in epoch {result.best_epoch}")
     if result.test_mean_iou is not None:
         say(f"test mean IoU {result.test_mean_iou:.4f}")
+    if (result.run / PAGE_FILE).is_file():
+        say(f"page: {result.run / PAGE_FILE}")
     say(f"run: {result.run}")
 
 
-def _report(row: dict[str, Any]) -> None:
-    say(
-        f"epoch {row['epoch']:>3}  loss {row['training_loss']:.4f}  val mIoU {row['validation_mean_iou']:.4f}  "
-        f"{row['training_images_per_second']:.1f} images/s  {row['seconds']:.0f} s"
-    )
+def _reporter(epochs: int) -> Callable[[dict[str, Any]], None]:
+    """A function that says an epoch's numbers in a line, and how long the others will take."""
+    times: list[float] = []
+
+    def report(row: dict[str, Any]) -> None:
+        times.append(row["seconds"])
+        to_come = epochs - row["epoch"]
+        left = f"  {duration(sum(times) / len(times) * to_come)} left" if to_come else ""
+        checked = row["validation_loss"]
+        say(
+            f"epoch {row['epoch']:>3}/{epochs}  loss {row['training_loss']:.4f}  "
+            f"val loss {'-' if checked is None else f'{checked:.4f}'}  val mIoU {row['validation_mean_iou']:.4f}  "
+            f"lr {row['learning_rate']:.1e}  {row['training_images_per_second']:.1f} images/s  "
+            f"{row['seconds']:.0f} s{left}"
+        )
+
+    return report

@@ -73,7 +73,7 @@ _WITHOUT_EFFECT: dict[KeyPath, tuple[str, ...]] = {
         "vector",
     ),
     TRAINER: (
-        "max_batch_size", "learning_rate_scaling", "regularization_type", "validation_field", "evaluate_training_set",
+        "learning_rate_scaling", "regularization_type", "validation_field", "evaluate_training_set",
         "enable_gradient_checkpointing", "bucketing_field", "enable_profiling", "profiler",
         "increase_batch_size_on_plateau_patience", "increase_batch_size_on_plateau_rate",
         "increase_batch_size_on_plateau_eval_metric", "increase_batch_size_on_plateau_eval_split", "model_soup_top_k",
@@ -118,11 +118,11 @@ _ONLY_IN_LOSS: dict[str, tuple[tuple[Any, ...], str]] = {
 
 # Values that leave the choice to the program: segdeploy's default is its choice.
 _CHOSEN: dict[KeyPath, tuple[Any, ...]] = {
-    (*TRAINER, "batch_size"): ("auto", None),
+    (*TRAINER, "batch_size"): (None,),
     (*TRAINER, "eval_batch_size"): ("auto", None),
     (*TRAINER, "effective_batch_size"): (None,),
     (*TRAINER, "gradient_accumulation_steps"): (None,),
-    (*TRAINER, "learning_rate"): ("auto", None),
+    (*TRAINER, "learning_rate"): (None,),
     (*IMAGE, "preprocessing", "infer_image_max_height"): (None,),
     (*IMAGE, "preprocessing", "infer_image_max_width"): (None,),
 }
@@ -147,6 +147,8 @@ def translate(source: Source) -> Tree:
     for path, values in _CHOSEN.items():
         if tree.get(path) in values:
             tree.take(path)
+    if tree.get((*TRAINER, "learning_rate")) == "auto" and not tree.missing((*TRAINER, "optimizer", "lr")):
+        tree.take((*TRAINER, "learning_rate"))  # a number that is given wins
     for old, new in _KEYS:
         tree.move(old, new)
     _decoder(tree)

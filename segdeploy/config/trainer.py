@@ -17,8 +17,11 @@ class Trainer(Frozen):
 
     epochs: PositiveInt = 100
     """Passes over the training set."""
-    batch_size: PositiveInt = 8
-    """Samples that a process takes through the network at a time."""
+    batch_size: PositiveInt | Literal["auto"] = 8
+    """Samples that a process takes through the network at a time; auto: as many as fit into memory and still make
+    training faster, at most a fifth of the samples."""
+    max_batch_size: PositiveInt = 1 << 40
+    """What `batch_size: auto` chooses at most; a number is taken as it is."""
     effective_batch_size: PositiveInt | Literal["auto"] = "auto"
     """Samples per step of the optimiser, over all processes; where batch_size x processes is less, gradients of
     several batches are added up. auto: batch_size x gradient_accumulation_steps x processes."""
@@ -26,8 +29,8 @@ class Trainer(Frozen):
     """Batches of each process per step of the optimiser. auto: as effective_batch_size needs; 1 where that is auto."""
     eval_batch_size: PositiveInt | None = None
     """Samples per step of validation; null: batch_size."""
-    learning_rate: PositiveFloat = 1e-3
-    """Peak learning rate."""
+    learning_rate: PositiveFloat | Literal["auto"] = 1e-3
+    """Peak learning rate; auto: by optimiser, batch size and whether the encoder is pretrained."""
     learning_rate_scheduler: Scheduler = Scheduler()
     """The learning rate over the run."""
     optimizer: Optimizer = Optimizer()
@@ -58,6 +61,22 @@ class Trainer(Frozen):
     """The state is saved for --resume after this many steps of an epoch, too; 0: at its end alone."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seed of weights, order and augmentation."""
+    trackers: tuple[str, ...] = ()
+    """Plugins that hear each epoch's numbers, such as mlflow (segdeploy-mlflow)."""
+
+    @property
+    def samples_per_step(self) -> int:
+        """`batch_size`, once `segdeploy.train.auto` has settled it."""
+        if self.batch_size == "auto":
+            raise ValueError("batch_size: auto is settled when training begins")
+        return self.batch_size
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """`learning_rate`, once `segdeploy.train.auto` has settled it."""
+        if self.learning_rate == "auto":
+            raise ValueError("learning_rate: auto is settled when training begins")
+        return self.learning_rate
 
     @property
     def frozen_patterns(self) -> tuple[str, ...]:
@@ -67,10 +86,12 @@ class Trainer(Frozen):
 
     @model_validator(mode="after")
     def _accumulation(self) -> Trainer:
-        whole, parts = self.effective_batch_size, self.gradient_accumulation_steps
-        if whole != "auto" and parts != "auto" and whole % (self.batch_size * parts):
+        size, whole, parts = self.batch_size, self.effective_batch_size, self.gradient_accumulation_steps
+        if size == "auto" or whole == "auto" or parts == "auto":
+            return self  # `segdeploy.train.plan` looks at them then
+        if whole % (size * parts):
             raise ValueError(
-                f"effective_batch_size {whole} is no multiple of batch_size {self.batch_size} x "
+                f"effective_batch_size {whole} is no multiple of batch_size {size} x "
                 f"gradient_accumulation_steps {parts}; leave one of them out"
             )
         return self
@@ -84,6 +105,8 @@ class Trainer(Frozen):
     @model_validator(mode="after")
     def _falls(self) -> Trainer:
         schedule = self.learning_rate_scheduler
+        if self.learning_rate == "auto":
+            return self  # `segdeploy.train.auto` looks at it then
         if schedule.end > self.learning_rate:
             key = "eta_min" if schedule.decay == "cosine" else "polynomial_end_lr"
             raise ValueError(

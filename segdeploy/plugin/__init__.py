@@ -12,6 +12,8 @@ if TYPE_CHECKING:
         EncoderPlugin,
         FeatureMap,
         Section,
+        Tracker,
+        TrackerPlugin,
     )
     from segdeploy.plugin.hookspecs import hookimpl
 
@@ -23,6 +25,8 @@ __all__ = [
     "EncoderPlugin",
     "FeatureMap",
     "Section",
+    "Tracker",
+    "TrackerPlugin",
     "hookimpl",
 ]
 

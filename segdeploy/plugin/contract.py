@@ -1,4 +1,4 @@
-"""What an encoder, a decoder and a backend are. Read this file before you write one."""
+"""What an encoder, a decoder, a backend and a tracker are. Read this file before you write one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from segdeploy.frozen import Frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from torch import nn
 
@@ -117,3 +118,37 @@ class BackendPlugin:
     available: Callable[[], Availability]
     open: Callable[[Bundle, RunnerOptions], Runner]
     precisions: tuple[str, ...] = ("fp32",)
+
+
+class Tracker:
+    """What hears of one training, in the process that trains; a base class whose methods do nothing.
+
+    An error that leaves a method becomes one line in the log, and the tracker is told nothing more.
+    """
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """After each epoch, and after its files are written: its line of `metrics.jsonl` as a mapping.
+
+        Values are numbers, None where there is none, or under `validation_class_iou` a mapping of class names to them.
+        """
+
+    def close(self, *, finished: bool) -> None:
+        """Once, at the end: all files of the run folder are written, the model card too, where `finished`.
+
+        False: the training was broken off; it may be resumed, with a tracker of its own.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerPlugin:
+    """A place that keeps the numbers of many trainings, such as a server of experiments.
+
+    A training opens those that its configuration names under `trainer.trackers`, before its first epoch:
+    `open(run, config)` gets the run folder and the resolved configuration as JSON-ready values and gives a `Tracker`.
+    A run that is resumed opens again; what `open` needs to find its entry of before it may keep in a file of its own
+    in the run folder. The module imports its client only inside `open`.
+    """
+
+    name: str
+    summary: str
+    open: Callable[[Path, Mapping[str, Any]], Tracker]

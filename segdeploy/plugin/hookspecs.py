@@ -1,6 +1,6 @@
-"""The four hooks. A plugin package implements some of them with `@hookimpl` and names its module in the
-entry-point group `segdeploy`; an entry point's name that starts with `encoder.`, `decoder.`, `backend.`
-or `command.` is loaded only when that kind is asked for."""
+"""The five hooks. A plugin package implements some of them with `@hookimpl` and names its module in the
+entry-point group `segdeploy`; an entry point's name that starts with `encoder.`, `decoder.`, `backend.`, `command.`
+or `tracker.` is loaded only when that kind is asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import click
 
-    from segdeploy.plugin.contract import BackendPlugin, DecoderPlugin, EncoderPlugin
+    from segdeploy.plugin.contract import BackendPlugin, DecoderPlugin, EncoderPlugin, TrackerPlugin
 
 GROUP = "segdeploy"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -90,4 +90,27 @@ def segdeploy_register_commands(cli: click.Group) -> None:
             @cli.command("hello")
             def hello():
                 click.echo("good day")
+    """
+
+
+@hookspec
+def segdeploy_register_trackers(register: Callable[[TrackerPlugin], None]) -> None:
+    """Called once per process, when a configuration names a tracker under `trainer.trackers`, or trackers are listed.
+
+    Call `register` for each tracker. Nothing is sent anywhere because a package is installed: a training tells only
+    those trackers that its configuration names. What the encoders' hook says of errors is true here.
+
+        from segdeploy.plugin import Tracker, TrackerPlugin, hookimpl
+
+        class Lines(Tracker):
+            def __init__(self, run, config):
+                self.file = run / "lines.txt"
+
+            def epoch(self, row):
+                with self.file.open("a") as lines:
+                    lines.write(f"{row['epoch']} {row['validation_mean_iou']:.4f}\\n")
+
+        @hookimpl
+        def segdeploy_register_trackers(register):
+            register(TrackerPlugin(name="lines", summary="one line per epoch", open=Lines))
     """

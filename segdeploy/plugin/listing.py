@@ -113,6 +113,8 @@ def holders(name: str) -> list[dict[str, Any]]:
             found.append(about | {"summary": plugin.get_short_help_str(limit=200)})
         elif kind == "backend":
             found.append(about | {"summary": plugin.summary, "artifact": plugin.artifact})
+        elif kind == "tracker":
+            found.append(about | {"summary": plugin.summary})
         else:
             found.append(about | {"summary": plugin.summary, "schema": plugin.config.model_json_schema()})
     if not found:

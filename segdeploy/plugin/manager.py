@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["encoder", "decoder", "backend", "command"]
-KINDS: tuple[Kind, ...] = ("encoder", "decoder", "backend", "command")
+Kind = Literal["encoder", "decoder", "backend", "command", "tracker"]
+KINDS: tuple[Kind, ...] = ("encoder", "decoder", "backend", "command", "tracker")
 
 
 @dataclass(frozen=True, slots=True)

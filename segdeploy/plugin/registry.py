@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import MissingPartError
 from segdeploy.plugin.attempt import Failure, attempt, one_line, warn_if_slow
-from segdeploy.plugin.contract import Availability, BackendPlugin, DecoderPlugin, EncoderPlugin, Section
+from segdeploy.plugin.contract import (
+    Availability,
+    BackendPlugin,
+    DecoderPlugin,
+    EncoderPlugin,
+    Section,
+    TrackerPlugin,
+)
 from segdeploy.plugin.manager import Kind, kind_of, load
 
 if TYPE_CHECKING:
@@ -18,7 +25,13 @@ if TYPE_CHECKING:
 
     from segdeploy.plugin.distributions import Owner
 
-_TYPES: dict[Kind, type[Any]] = {"encoder": EncoderPlugin, "decoder": DecoderPlugin, "backend": BackendPlugin}
+_TYPES: dict[Kind, type[Any]] = {
+    "encoder": EncoderPlugin,
+    "decoder": DecoderPlugin,
+    "backend": BackendPlugin,
+    "tracker": TrackerPlugin,
+}
+_FUNCTIONS: dict[Kind, tuple[str, ...]] = {"backend": ("available", "open"), "tracker": ("open",)}
 
 # Names stand in YAML without quotes, where 1.5 and null are no strings, and in names of files.
 _NAME = re.compile(r"(?!(?:null|true|false)\Z)[a-z][a-z0-9_.-]*", re.IGNORECASE)
@@ -71,7 +84,7 @@ def catalogue(kind: Kind) -> Catalogue:
 
 
 def _collect(kind: Kind, owner: Owner, hook: Callable[..., Any], add: Callable[[str, Any], None]) -> None:
-    def register(plugin: EncoderPlugin | DecoderPlugin | BackendPlugin) -> None:
+    def register(plugin: EncoderPlugin | DecoderPlugin | BackendPlugin | TrackerPlugin) -> None:
         _check(kind, plugin)
         if isinstance(plugin, BackendPlugin):
             plugin = replace(plugin, available=partial(_available, owner, plugin.available))
@@ -106,10 +119,10 @@ def _check(kind: Kind, plugin: Any) -> None:
     for part in ("summary", "artifact") if kind == "backend" else ("summary",):
         if not isinstance(getattr(plugin, part), str):
             raise TypeError(f"{kind} {name}: expected a string as {part}, got {getattr(plugin, part)!r}")
-    for part in ("available", "open") if kind == "backend" else ("build",):
+    for part in _FUNCTIONS.get(kind, ("build",)):
         if not callable(getattr(plugin, part)):
             raise TypeError(f"{kind} {name}: expected a function as {part}, got {getattr(plugin, part)!r}")
-    if kind != "backend":
+    if kind in ("encoder", "decoder"):
         _check_config(f"{kind} {name}", plugin.config)
     if kind == "encoder" and plugin.load_pretrained is not None and not callable(plugin.load_pretrained):
         raise TypeError(
@@ -161,6 +174,12 @@ def decoder(name: str) -> DecoderPlugin:
 def backend(name: str) -> BackendPlugin:
     """The backend of that name; MissingPartError when there is none."""
     found: BackendPlugin = _get("backend", name)
+    return found
+
+
+def tracker(name: str) -> TrackerPlugin:
+    """The tracker of that name; MissingPartError when there is none."""
+    found: TrackerPlugin = _get("tracker", name)
     return found
 
 

@@ -23,11 +23,13 @@ from segdeploy.runtime.runner import RunnerOptions
 from segdeploy.runtime.torch_runner import TorchRunner
 from segdeploy.train.ema import build_ema
 from segdeploy.train.ends import AskedError, ends_in_one_line
+from segdeploy.train.examples import Extremes
 from segdeploy.train.feed import Feed
 from segdeploy.train.freeze import freeze, rest
 from segdeploy.train.learner import build_learner, with_shared_statistics
 from segdeploy.train.losses import build_loss
 from segdeploy.train.optim import build_optimizer
+from segdeploy.train.pace import Pace
 from segdeploy.train.plan import make_plan
 from segdeploy.train.profile import Profile
 from segdeploy.train.randomness import Randomness
@@ -45,7 +47,8 @@ if TYPE_CHECKING:
     from segdeploy.config.schema import RunConfig
     from segdeploy.data.scan import ScanReport
     from segdeploy.data.table import Part, Sample
-    from segdeploy.evaluate import EvalResult
+    from segdeploy.evaluate import EvalResult, OnScored
+    from segdeploy.metrics import Scores
     from segdeploy.model.spec import ModelSpec
     from segdeploy.train.distributed import Processes
 
@@ -132,6 +135,7 @@ class Training:
         self.state = State(self.model, self.ema, optimizer, scaler, plateau, randomness, self.plan)
         self.stop = StopRequest()
         self._resumed = False
+        self.pace = Pace(trainer.epochs, self.plan.steps, self.plan.effective_batch_size)
 
     def load(self) -> None:
         """Take up the state of the checkpoint."""
@@ -163,10 +167,10 @@ class Training:
         done, first = self.state.progress, self.processes.first
         if not self._resumed:
             self.save()
-        with Record(self.run, self.spec.mask_name, done.epoch, self.skip if first else _NOTHING) as record:
+        with self._record() as record:
             while done.epoch < self.config.trainer.epochs and not self.stalled:
-                row = self.epoch()
-                record.add(row)
+                row, scores, extremes = self.epoch()
+                record.add(row, scores, extremes, best=done.best_epoch == row["epoch"])
                 self.save()
                 self._write_profile()
                 if on_epoch is not None and first:
@@ -177,7 +181,7 @@ class Training:
                 self.processes.same(list(self.kept.state_dict().values()))
                 record.add_test(self.score("test", boundary=True).to_dict(self.spec)[self.spec.mask_name])
         if first:
-            record.write_card(self.spec, self.report, {part: len(samples) for part, samples in self.parts.items()})
+            record.write_card(self.report, {part: len(samples) for part, samples in self.parts.items()})
         if self.profile.steps:
             log.info("time: %s", self.profile.line())
         return TrainResult(
@@ -198,14 +202,17 @@ class Training:
         patience = self.config.trainer.early_stop
         return 0 < patience <= self.state.progress.epoch - self.state.progress.best_epoch
 
-    def epoch(self) -> dict[str, Any]:
+    def epoch(self) -> tuple[dict[str, Any], Scores, Extremes]:
         """Train once through the data, or through what is left of it, validate, keep the best weights."""
         done = self.state.progress
         number = done.epoch + 1
         self._train(number)
         loss = float(self.state.losses[0] / self.plan.steps)
         started = time.perf_counter()
-        result = self.score("validation", boundary=False)  # boundaries cost time and choose nothing here
+        extremes = Extremes(self.processes.rank, self.processes.size)
+        # Boundaries cost time and choose nothing here.
+        result = self.score("validation", boundary=False, on_scored=extremes.add)
+        extremes = Extremes.joined(self.processes.gather(extremes))
         scores, checked = result.scores, result.loss
         if scores.mean_iou > done.best_mean_iou:
             done.best_mean_iou, done.best_epoch = scores.mean_iou, number
@@ -231,7 +238,7 @@ class Training:
         schedule = self.config.trainer.learning_rate_scheduler
         watched = row.get(f"{schedule.reduce_eval_split}_{schedule.reduce_eval_metric}")
         self.state.plateau.observe(math.nan if watched is None else watched)
-        return row
+        return row, scores, extremes
 
     def _train(self, number: int) -> None:
         trainer, plan, done = self.config.trainer, self.plan, self.state.progress
@@ -242,8 +249,14 @@ class Training:
         if self.frozen:
             backbone_of(self.model.encoder).eval()
         left = plan.parts(order, self.processes.rank)[done.batches :]
+
+        def note() -> str:
+            loss = float(self.state.losses[0]) / max(1, done.batches)
+            return self.pace.note(done.batches, loss, self._rate(done.step), done.best_mean_iou)
+
+        self.pace.begin(number)
         with (
-            progress(f"epoch {number}/{trainer.epochs}") as show,
+            progress(f"epoch {number}/{trainer.epochs}", note) as show,
             closing(self.feed(left, self.state.randomness.streams)) as batches,
         ):
             for _ in left:
@@ -266,7 +279,7 @@ class Training:
     def _rate(self, step: int) -> float:
         trainer = self.config.trainer
         total = trainer.epochs * self.plan.steps
-        rate = learning_rate(step, total, trainer.learning_rate, trainer.learning_rate_scheduler)
+        rate = learning_rate(step, total, trainer.peak_learning_rate, trainer.learning_rate_scheduler)
         return rate * self.state.plateau.factor
 
     @property
@@ -274,12 +287,12 @@ class Training:
         """The weights that are validated and shipped: the average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
-    def score(self, part: Part, *, boundary: bool) -> EvalResult:
+    def score(self, part: Part, *, boundary: bool, on_scored: OnScored | None = None) -> EvalResult:
         """Scores and loss on the validation or test part, by the same code that `segdeploy evaluate` runs.
 
         Of several processes each takes its share of the samples, and all get the scores of the whole.
         """
-        size = self.config.trainer.eval_batch_size or self.config.trainer.batch_size
+        size = self.config.trainer.eval_batch_size or self.config.trainer.samples_per_step
         self.processes.same(list(self.kept.buffers()))  # each has its own batches' statistics
         module = Deployed(self.kept, self.spec.preprocessing)
         runner = TorchRunner(module, str(self.device), RunnerOptions(threads=torch.get_num_threads()))
@@ -293,8 +306,17 @@ class Training:
                 batch_size=size,
                 boundary=boundary,
                 progress=step,
+                on_scored=on_scored,
                 add_up=self.processes.add_up_exactly if count > 1 else None,
             )
+
+    def _record(self) -> Record:
+        """What is written and told; the other processes keep the numbers in memory alone."""
+        config, skip = self.config, self.skip
+        if not self.processes.first:
+            silent = config.trainer.model_copy(update={"trackers": ()})
+            config, skip = config.model_copy(update={"trainer": silent}), _NOTHING
+        return Record(self.run, self.folder, config, self.spec, self.state.progress.epoch, skip)
 
     @contextmanager
     def _watched(self, what: str) -> Iterator[Callable[[int, int], None]]:

@@ -25,6 +25,7 @@ from segdeploy.errors import ModelError
 from segdeploy.model.segmenter import Segmenter, build, from_config, try_training
 from segdeploy.progress import progress
 from segdeploy.run_folder import Skip, find_run
+from segdeploy.train.auto import describe_device, settle_trainer
 from segdeploy.train.distributed import joined
 from segdeploy.train.epochs import Training, TrainResult
 from segdeploy.train.freeze import freeze
@@ -33,6 +34,7 @@ from segdeploy.train.losses import class_weights
 from segdeploy.train.optim import build_optimizer
 from segdeploy.train.plan import make_plan
 from segdeploy.train.record import training_set_metadata
+from segdeploy.train.track import Trackers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +86,6 @@ def train(
             check_sync_batchnorm(config.trainer, processes)
             tables = configured_tables(config.data, tables)
             parts, report = processes.once(lambda: checked_parts(config, tables))
-            plan = make_plan(len(parts["training"]), processes.size, config.trainer)
             config = settle_input_size(config, report.sizes)
             torch.manual_seed(config.trainer.seed)
             start = bundle.open_model(start_from) if start_from else None
@@ -93,7 +94,15 @@ def train(
             if start is not None:
                 _load_start(start, segmenter)
             # The run will do this itself; here a mistake leaves nothing written.
+            Trackers(config.trainer.trackers)
             freeze(segmenter, config.trainer.frozen_patterns)
+            encoder, samples = config.image.encoder, len(parts["training"])
+            trained = start is not None or bool(encoder.get("use_pretrained") and encoder.get("trainable", True))
+            log.info("%s", describe_device(processes.device.type, config.trainer))
+            config = processes.once(
+                partial(settle_trainer, config, segmenter, report, samples, processes, pretrained=trained)
+            )
+            plan = make_plan(samples, processes.size, config.trainer)
             build_optimizer(segmenter, config.trainer)
             _try_training(config, spec, segmenter, plan.share // plan.batches)
             new = partial(_begin, config, tables, spec, segmenter, parts, report, skip or Skip())

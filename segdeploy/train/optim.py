@@ -45,13 +45,13 @@ def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:
     rule = config.optimizer
     groups = parameter_groups(model, rule)
     for group in groups:
-        group["lr"] = config.learning_rate * group["lr_scale"]
+        group["lr"] = config.peak_learning_rate * group["lr_scale"]
     options = rule.settings
     if rule.type in _OF_TORCH:
         # One kernel for all parameters, on the CPU too; adagrad's is not in every torch for other devices.
         if rule.type in _FUSED and (rule.type != "adagrad" or groups[0]["params"][0].device.type == "cpu"):
             options["fused"] = True
-        return _OF_TORCH[rule.type](groups, lr=config.learning_rate, **options)
+        return _OF_TORCH[rule.type](groups, lr=config.peak_learning_rate, **options)
     import timm
     from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 
@@ -59,7 +59,7 @@ def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:
         raise MissingPartError(f"trainer.optimizer.type: timm {timm.__version__} has no {rule.type}; update it")
     if rule.type == "lamb":
         options["max_grad_norm"] = None  # trainer.gradient_clipping says it
-    made: torch.optim.Optimizer = create_optimizer_v2(groups, rule.type, lr=config.learning_rate, **options)
+    made: torch.optim.Optimizer = create_optimizer_v2(groups, rule.type, lr=config.peak_learning_rate, **options)
     return made
 
 

@@ -66,7 +66,7 @@ def make_plan(samples: int, processes: int, config: Trainer) -> Plan:
     Raises:
         ConfigError: sizes that do not fit each other, or fewer samples than processes.
     """
-    size, whole, parts = config.batch_size, config.effective_batch_size, config.gradient_accumulation_steps
+    size, whole, parts = config.samples_per_step, config.effective_batch_size, config.gradient_accumulation_steps
     if samples < processes:
         raise ConfigError(f"{samples} training samples are too few for {processes} processes; start fewer")
     if whole == "auto":

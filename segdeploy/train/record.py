@@ -1,4 +1,4 @@
-"""What a training says about itself while it runs and at its end: numbers, curves, TensorBoard, the model card."""
+"""What a training says about itself while it runs: numbers, the page, TensorBoard, trackers; and what its data are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import numpy as np
 from segdeploy import files
 from segdeploy import run_folder as place
 from segdeploy.data.scan import ScanReport
-from segdeploy.train.curves import write_curves
+from segdeploy.metrics import none_if_nan
+from segdeploy.train.card import model_card
+from segdeploy.train.page import write_page
+from segdeploy.train.track import Trackers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,32 +23,41 @@ if TYPE_CHECKING:
 
     from segdeploy.classes import ClassMap
     from segdeploy.config.schema import RunConfig
+    from segdeploy.metrics import Scores
     from segdeploy.model.spec import ModelSpec
     from segdeploy.run_folder import Skip
+    from segdeploy.train.examples import Extremes
 
 _PARTS = ("training", "validation", "test")
-_NO_SCORES = ("training_images_per_second",)
+_NO_SCORES = ("training_images_per_second", "validation_class_iou")
 
 
 class Record:
-    """The history of a run, in memory and on disk; a context manager that holds TensorBoard's file open.
+    """The history of a run, in memory and on disk; a context manager that holds TensorBoard and trackers open.
 
     Args:
         run: the run folder.
-        name: the output feature's name.
+        model: the model folder, which need not be in it.
+        config: of the run.
+        spec: the output feature's name and the classes.
         epochs: how many epochs are done; what the files say of later ones is forgotten.
         skip: what is not written.
+
+    Raises:
+        MissingPartError: see `Trackers`.
     """
 
-    def __init__(self, run: Path, name: str, epochs: int, skip: Skip) -> None:
-        self.run, self.name, self.skip = run, name, skip
+    def __init__(self, run: Path, model: Path, config: RunConfig, spec: ModelSpec, epochs: int, skip: Skip) -> None:
+        self.run, self.model, self.config, self.spec, self.skip = run, model, config, spec, skip
         self.history = _read_history(run / place.METRICS_FILE, epochs)
-        self.test: dict[str, Any] | None = None
-        """Statistics of the test part, JSON-ready, once they are known."""
+        self.best: dict[str, Any] = _read_best(run / place.BEST_FILE, epochs)
+        """`epoch`, `validation` and, once they are known, `test`: the statistics of the best weights."""
+        self._trackers = Trackers(config.trainer.trackers)
 
     def __enter__(self) -> Self:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
+        self._trackers.open(self.run, self.config.model_dump(mode="json"))
         logs = str(self.run / place.MODEL_FOLDER / place.LOGS_FOLDER)
         self._board = None if self.skip.log else SummaryWriter(logs, purge_step=len(self.history) + 1)
         return self
@@ -55,24 +67,57 @@ class Record:
     ) -> None:
         if self._board is not None:
             self._board.close()
+        self._trackers.close(finished=error is None)
 
-    def add(self, row: dict[str, Any]) -> None:
-        """One epoch's numbers."""
+    def add(self, row: dict[str, Any], scores: Scores, extremes: Extremes, *, best: bool) -> None:
+        """One epoch's numbers.
+
+        Args:
+            row: what `metrics.jsonl` holds of it, all but the IoU of each class.
+            scores: of the validation part.
+            extremes: the images of the validation part that it did worst and best on.
+            best: whether its weights are the best so far.
+        """
+        names = self.spec.classes.names
+        each = {name: none_if_nan(round(iou, 6)) for name, iou in zip(names, scores.iou.tolist(), strict=True)}
+        row = row | {"validation_class_iou": each}
         self.history.append(row)
         if self._board is not None:
             for key, value in row.items():
-                if key != "epoch" and value is not None:
-                    self._board.add_scalar(key, value, row["epoch"])
-        if not self.skip.statistics:
-            files.write_text(self.run / place.METRICS_FILE, "".join(json.dumps(r) + "\n" for r in self.history))
-            files.write_json(self.run / place.STATISTICS_FILE, self.statistics())
-            write_curves(self.run / place.CURVES_FILE, self.history)
+                if isinstance(value, dict):
+                    for name, one in value.items():
+                        self._add_scalar(f"{key}/{name}", one, row["epoch"])
+                elif key != "epoch":
+                    self._add_scalar(key, value, row["epoch"])
+        if best:
+            self.best = {"epoch": row["epoch"], "validation": scores.to_dict(self.spec.classes)}
+        self._write(extremes if best else None)
+        self._trackers.epoch(row)
+
+    def _add_scalar(self, tag: str, value: float | None, epoch: int) -> None:
+        if value is not None and self._board is not None:
+            self._board.add_scalar(tag, value, epoch)
+
+    def _write(self, extremes: Extremes | None = None) -> None:
+        if self.skip.statistics:
+            return
+        files.write_text(self.run / place.METRICS_FILE, "".join(json.dumps(r) + "\n" for r in self.history))
+        files.write_json(self.run / place.STATISTICS_FILE, self.statistics())
+        files.write_json(self.run / place.BEST_FILE, self.best)
+        if extremes is not None and not self.skip.pictures:
+            drawn = extremes.draw(self.spec)
+            files.write_json(self.run / place.EXAMPLES_FILE, {"epoch": self.best["epoch"], **drawn})
+        write_page(self.run, self.model)
+
+    @property
+    def test(self) -> dict[str, Any] | None:
+        """Statistics of the test part, JSON-ready, once they are known."""
+        return self.best.get("test")
 
     def add_test(self, statistics: dict[str, Any]) -> None:
         """The best weights' scores on the test part, looked at once, when training is over."""
-        self.test = statistics
-        if not self.skip.statistics:
-            files.write_json(self.run / place.STATISTICS_FILE, self.statistics())
+        self.best = self.best | {"test": statistics}
+        self._write()
 
     def statistics(self) -> dict[str, Any]:
         """Ludwig's shape: part -> feature -> metric -> list, one value per epoch; of the test part one value."""
@@ -85,14 +130,13 @@ class Record:
         for metric, value in (self.test or {}).items():
             if isinstance(value, float):  # not the tables of each class
                 found["test"][metric] = [value]
-        return {part: _by_feature(self.name, metrics) for part, metrics in found.items()}
+        return {part: _by_feature(self.spec.mask_name, metrics) for part, metrics in found.items()}
 
-    def write_card(self, spec: ModelSpec, report: ScanReport, samples: dict[str, int]) -> None:
+    def write_card(self, report: ScanReport, samples: dict[str, int]) -> None:
         """`model_card.md`; `samples` counts the samples of each part."""
-        if not self.history:
-            return  # a finished run that kept no statistics and was resumed
-        best = max(self.history, key=lambda row: row["validation_mean_iou"])
-        files.write_text(self.run / place.CARD_FILE, model_card(spec, report, samples, best, self.test))
+        if "epoch" in self.best:  # not after a finished run that kept no statistics and was resumed
+            text = model_card(self.spec, self.config, report, samples, self.best, self.history)
+            files.write_text(self.run / place.CARD_FILE, text)
 
 
 def _by_feature(name: str, metrics: dict[str, list[Any]]) -> dict[str, Any]:
@@ -108,6 +152,12 @@ def _read_history(path: Path, epochs: int) -> list[dict[str, Any]]:
         return []
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [row for row in rows if row["epoch"] <= epochs]
+
+
+def _read_best(path: Path, epochs: int) -> dict[str, Any]:
+    """What was written of the best epoch, if that is among the first `epochs`."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found if found.get("epoch", epochs + 1) <= epochs else {}
 
 
 def training_set_metadata(config: RunConfig, report: ScanReport) -> dict[str, Any]:
@@ -144,65 +194,3 @@ def report_of(metadata: dict[str, Any], classes: ClassMap) -> ScanReport:
     sizes = Counter({(s["height"], s["width"]): s["images"] for s in metadata["image"]["sizes"]})
     pixels, masks = (np.array([c[key] for c in found], np.int64) for key in ("pixels", "masks"))
     return ScanReport(classes, pixels, metadata["mask"]["ignored_pixels"], masks, sizes)
-
-
-def model_card(
-    spec: ModelSpec, report: ScanReport, samples: dict[str, int], best: dict[str, Any], test: dict[str, Any] | None
-) -> str:
-    """Markdown: what the model takes and gives, what it was trained on, how good it is, how to use it."""
-    size = spec.preprocessing
-    total = max(1, int(report.pixels.sum()))
-    rows = [
-        f"| {i} | {name} | {'#%02x%02x%02x' % color} | {pixels / total:.2%} |"  # noqa: UP031
-        for i, (name, color, pixels) in enumerate(
-            zip(spec.classes.names, spec.classes.colors, report.pixels, strict=True)
-        )
-    ]
-    scores = [
-        (
-            f"- validation, epoch {best['epoch']}: mean IoU {_number(best['validation_mean_iou'])}, "
-            f"pixel accuracy {_number(best['validation_pixel_accuracy'])}"
-        )
-    ]
-    if test is not None:
-        scores.append(f"- test: mean IoU {_number(test['mean_iou'])}, pixel accuracy {_number(test['pixel_accuracy'])}")
-    counts = ", ".join(f"{count} {part}" for part, count in samples.items())
-    return f"""# {spec.mask_name}: {spec.encoder.name} + {spec.decoder.name}
-
-Semantic segmentation: a uint8 RGB image to a uint8 map of {len(spec.classes)} classes. The network runs at
-{size.width}x{size.height} pixels (resize: {size.resize}). Encoder: {spec.encoder}. Decoder: {spec.decoder}.
-
-## Classes
-
-| id | name | colour | share of the training pixels |
-|---|---|---|---|
-{chr(10).join(rows)}
-
-## Data
-
-Samples: {counts}. Which sample was in which part is in `splits/`.
-
-## Scores
-
-{chr(10).join(scores)}
-
-Mean over the classes that occur, pixels without a label left out, measured at each mask's own size.
-
-## Use
-
-```
-segdeploy predict model IMAGE... -o masks
-segdeploy evaluate model --dataset TABLE
-segdeploy export model -o bundle
-```
-
-```python
-from segdeploy import SegModel
-
-predictions, _ = SegModel.load("model").predict({{"{spec.image_column}": ["IMAGE"]}})
-```
-"""
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

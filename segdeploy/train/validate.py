@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from segdeploy.data.table import Sample
-    from segdeploy.evaluate import At, EvalResult, Example
+    from segdeploy.evaluate import At, EvalResult, Example, OnScored
     from segdeploy.model.spec import ModelSpec, Preprocessing
     from segdeploy.runtime.torch_runner import TorchRunner
     from segdeploy.train.losses import Objective
@@ -39,6 +39,7 @@ def evaluate_with_loss(
     progress: Callable[[int, int], None] | None = None,
     on_labels: Callable[[Example, NDArray[np.uint8]], None] | None = None,
     add_up: Callable[[Sequence[Tensor]], list[Tensor]] | None = None,
+    on_scored: OnScored | None = None,
 ) -> EvalResult:
     """`segdeploy.evaluate.evaluate`, and the mean loss beside its scores; the network runs once.
 
@@ -48,7 +49,7 @@ def evaluate_with_loss(
     Args:
         runner: of the `torch` backend, as `open_runner(bundle, "torch")` gives it.
         loss: see `segdeploy.train.losses.build_loss`.
-        samples, spec, batch_size, at, boundary, progress, on_labels: see `evaluate`.
+        samples, spec, batch_size, at, boundary, progress, on_labels, on_scored: see `evaluate`.
         add_up: where several processes share the table, sums tensors on the CPU over them; the counts stay exact.
 
     Raises:
@@ -72,6 +73,7 @@ def evaluate_with_loss(
             boundary=boundary,
             progress=progress,
             on_labels=take,
+            on_scored=on_scored,
         )
     finally:
         hook.remove()

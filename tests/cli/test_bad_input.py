@@ -169,7 +169,7 @@ def test_files_of_a_training(folder, fails, change, said):
         (["benchmark", "none", "--dataset", "data.csv"], "none: expected a run folder"),
         (
             ["plugins", "show", "unett"],
-            "no encoder, decoder, backend or command is named 'unett'; did you mean 'unet'?",
+            "no encoder, decoder, backend, command or tracker is named 'unett'; did you mean 'unet'?",
         ),
         (["trian"], "No such command 'trian'"),
     ],

@@ -240,9 +240,13 @@ def test_size_from_the_images():
 
 
 def test_choices_left_to_the_program():
-    left = "batch_size: auto, learning_rate: auto, effective_batch_size: null, gradient_accumulation_steps: null"
-    trainer = parse_config(BASE + f"trainer: {{{left}}}").trainer
-    assert trainer == parse_config(BASE).trainer
+    left = "batch_size: null, learning_rate: null, effective_batch_size: null, gradient_accumulation_steps: null"
+    trainer = parse_config(BASE + "trainer: {batch_size: auto, learning_rate: auto, max_batch_size: 4}").trainer
+    assert (trainer.batch_size, trainer.learning_rate, trainer.max_batch_size) == ("auto", "auto", 4)
+    assert parse_config(BASE + f"trainer: {{{left}}}").trainer == parse_config(BASE).trainer
+    for wanted in ("samples_per_step", "peak_learning_rate"):
+        with pytest.raises(ValueError, match="auto is settled when training begins"):
+            getattr(trainer, wanted)
 
 
 def test_ludwigs_keys_of_steps_are_taken():
@@ -262,7 +266,7 @@ def test_one_note_names_the_keys_without_effect(caplog):
     assert record.message == (
         f"{GOLDEN / 'config_unet_depth.yaml'}: without effect in segdeploy: combiner, "
         f"{IMAGE}.preprocessing.num_processes, {MASK}.preprocessing.num_processes, "
-        f"{MASK}.decoder.num_fc_layers, trainer.max_batch_size"
+        f"{MASK}.decoder.num_fc_layers"
     )
     assert config.mask.decoder["num_stages"] == 4
 

@@ -74,5 +74,5 @@ def test_guides_keys_are_described_and_bounded(install):
 
 def test_hooks_are_named_in_the_guide():
     hooks = {name for name in vars(hookspecs) if name.startswith("segdeploy_")}
-    assert len(hooks) == 4
+    assert len(hooks) == 5
     assert set(re.findall(r"segdeploy_register_\w+", GUIDE)) == hooks

@@ -60,6 +60,14 @@ def test_hook_register_commands(example):
     assert CliRunner().invoke(command).output == "good day\n"
 
 
+def test_hook_register_trackers(example, tmp_path):
+    (plugin,) = example("tracker").values()
+    tracker = registry.tracker("lines").open(tmp_path, {})
+    tracker.epoch({"epoch": 1, "validation_mean_iou": 0.25})
+    tracker.close(finished=True)
+    assert (plugin.name, (tmp_path / "lines.txt").read_text()) == ("lines", "1 0.2500\n")
+
+
 @pytest.mark.parametrize("name", HOOKS)
 def test_every_hook_has_a_test(name):
     assert f"test_hook_{name.removeprefix('segdeploy_')}" in globals()

@@ -67,7 +67,7 @@ def test_list_has_one_row_for_each_plugin_and_failure(many):
     assert (bad["version"], bad["entry_point"]) == ("1.5", "decoder.bad")
     assert rows["thirdway", "backend"]["engine"] == "7.1"
     assert rows["train", "command"]["reason"] == "never called: segdeploy has a command of that name"
-    order = [(["encoder", "decoder", "backend", "command", "?"].index(kind), name) for name, kind in rows]
+    order = [(["encoder", "decoder", "backend", "command", "tracker", "?"].index(kind), name) for name, kind in rows]
     assert order == sorted(order)
 
 
@@ -116,7 +116,9 @@ def test_show_of_a_name_that_nothing_has(many):
     with pytest.raises(MissingPartError) as caught:
         run("show", "thirdwya")
     said = str(caught.value)
-    assert said.startswith("no encoder, decoder, backend or command is named 'thirdwya'; did you mean 'thirdway'?; ")
+    assert said.startswith(
+        "no encoder, decoder, backend, command or tracker is named 'thirdwya'; did you mean 'thirdway'?; "
+    )
     assert "; bad 1.5 (decoder.bad) may hold it, but did not load: ValueError: one" in said
     assert said.count("worse 1.5 (worse) may hold it") == 1
 
@@ -160,3 +162,17 @@ def test_host_without_torch():
         assert said.startswith("needs segdeploy[train], ")
         assert said.endswith(" is not installed; pip install 'segdeploy[train]'")
     assert any(line[:2] == ["onnxruntime", "backend"] and line[4].startswith("ok ") for line in lines)
+
+
+def test_tracker_is_listed_and_shown(install):
+    code = "from segdeploy.plugin import Tracker, TrackerPlugin, hookimpl\n\n@hookimpl\n"
+    code += "def segdeploy_register_trackers(register):\n"
+    plugin = "TrackerPlugin(name={!r}, summary='writes lines', open={})"
+    install("lines", "tracker.lines", f"{code}    register({plugin.format('lines', 'lambda run, config: Tracker()')})")
+    install("broken", "tracker.broken", f"{code}    register({plugin.format('broken', None)})")
+    found = {row["name"]: row for row in json.loads(run("list", "--json")) if row["kind"] == "tracker"}
+    assert (found["lines"]["state"], found["tracker.broken"]["state"]) == ("ok", "failed")
+    assert "tracker broken: expected a function as open, got None" in found["tracker.broken"]["reason"]
+    assert run("show", "lines") == "tracker lines: writes lines\nfrom lines 1.5 (tracker.lines)\n"
+    (shown,) = json.loads(run("show", "lines", "--json"))
+    assert (shown["kind"], shown["summary"]) == ("tracker", "writes lines")

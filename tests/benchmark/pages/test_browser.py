@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import pytest
 
@@ -17,60 +16,6 @@ SHOWN_IN_PERCENT = {
     "miou_drop", "worst_class_drop", "change", "low", "high",
 }  # fmt: skip
 ROUNDED_DOWN = {"label_agreement", "agreement", "worst_agreement"}
-
-CONTRAST = """() => {
-  const parse = c => { const m = c.match(/[\\d.]+/g).map(Number);
-    return [...m.slice(0, 3).map(v => c.startsWith('color(srgb') ? v * 255 : v), m[3] ?? 1] }
-  const over = (top, under) => top.slice(0, 3).map((v, i) => v * top[3] + under[i] * (1 - top[3]))
-  const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b }
-  const behind = e => { if (!e) return [255, 255, 255]
-    return over(parse(getComputedStyle(e).backgroundColor), behind(e.parentElement)) }
-  const found = []
-  for (const e of document.body.querySelectorAll('*')) {
-    if (['TITLE', 'DESC'].includes(e.tagName.toUpperCase()) || !e.checkVisibility()) continue
-    if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue
-    const drawn = e.tagName === 'text', style = getComputedStyle(e), cell = e.previousElementSibling
-    let ground = behind(drawn ? e.closest('svg').parentElement : e)
-    if (drawn && e.closest('svg').innerHTML.includes('confusion') && cell?.tagName === 'rect') {
-      const paint = getComputedStyle(cell), c = parse(paint.fill)
-      ground = over([...c.slice(0, 3), Number(paint.fillOpacity)], ground)
-    }
-    const a = light(over(parse(drawn ? style.fill : style.color), ground)), b = light(ground)
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)
-    if (ratio < 4.5) found.push([e.tagName, e.textContent.trim().slice(0, 40), ratio])
-  }
-  return found }"""
-OUTSIDE = """() => [...document.body.querySelectorAll('*')]
-  .filter(e => e.checkVisibility() && !e.closest('.scroll *') && e.getBoundingClientRect().right > innerWidth + 0.5)
-  .map(e => [e.tagName, e.className.baseVal ?? e.className, e.textContent.slice(0, 40)])"""
-COVERED = """() => { const found = []
-  for (const svg of document.querySelectorAll('svg')) {
-    const frame = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll('text')]
-    const boxes = texts.map(t => t.getBoundingClientRect())
-    boxes.forEach((b, i) => {
-      if (b.left < frame.left - 1 || b.right > frame.right + 1 || b.top < frame.top - 2 || b.bottom > frame.bottom + 2)
-        found.push(['outside', svg.getAttribute('aria-labelledby'), texts[i].textContent])
-      boxes.slice(0, i).forEach((o, j) => {
-        if (Math.min(b.right, o.right) - Math.max(b.left, o.left) > 1 &&
-            Math.min(b.bottom, o.bottom) - Math.max(b.top, o.top) > 4)
-          found.push(['covered', svg.getAttribute('aria-labelledby'), texts[i].textContent, texts[j].textContent])
-      })
-    })
-  }
-  return found }"""
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on PATH: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +89,10 @@ def test_every_number_of_the_tables_is_that_of_the_json(show, folder):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_page_fits_and_can_be_read(show, width, scheme):
+def test_page_fits_and_can_be_read(show, page_faults, width, scheme):
     page = show(width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.evaluate(OUTSIDE) == []
-    assert page.evaluate(COVERED) == []
-    assert page.evaluate(CONTRAST) == []
+    assert page_faults(page) == {"outside": [], "covered": [], "contrast": []}
 
 
 def test_every_figure_is_there(show):
@@ -198,8 +141,7 @@ def test_page_prints_light_and_whole(show, folder):
     assert 10 <= pages <= 40
 
 
-def test_small_report_with_awkward_names_fits_too(show, result, tmp_path):
+def test_small_report_with_awkward_names_fits_too(show, page_faults, result, tmp_path):
     page = show(360, report=write_report(result, tmp_path))
     assert page.evaluate("document.documentElement.scrollWidth") == 360
-    assert page.evaluate(OUTSIDE) == []
-    assert page.evaluate(COVERED) == []
+    assert page_faults(page, "outside", "covered") == {"outside": [], "covered": []}

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from segdeploy.benchmark import charts, schema
-from segdeploy.benchmark.formats import figure, points, share
 from segdeploy.benchmark.report import to_html, to_markdown, write_report
 from segdeploy.benchmark.result import parse_result
 from segdeploy.benchmark.verdict import FEW_ROUNDS, judge, verdict
 from segdeploy.errors import ModelError
+from segdeploy.pages import matrix
+from segdeploy.pages.formats import figure, points, share
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -485,18 +486,18 @@ def test_empty_result_still_makes_a_page(result):
     assert "Nothing was measured." in to_markdown(bare)
 
 
-@pytest.mark.parametrize("count", [2, 11, charts.MAX_MATRIX, charts.MAX_MATRIX + 1])
+@pytest.mark.parametrize("count", [2, 11, matrix.MAX_MATRIX, matrix.MAX_MATRIX + 1])
 def test_confusion_matrix_with_few_and_many_classes(count):
     names = [f"class {i}" for i in range(count)]
-    drawn = charts.heat_map(names, (np.eye(count, dtype=int) * 3 + 1).tolist(), "torch")
-    assert bool(drawn) == (count <= charts.MAX_MATRIX)
+    drawn = matrix.heat_map(names, (np.eye(count, dtype=int) * 3 + 1).tolist(), "torch")
+    assert bool(drawn) == (count <= matrix.MAX_MATRIX)
     if drawn:
         assert len([e for e in ET.fromstring(drawn).iter() if e.tag.endswith("rect")]) == count**2
 
 
 def test_confusion_matrix_normalises_rows():
-    assert charts.row_shares([[3, 1], [0, 0]]) == [[0.75, 0.25], [None, None]]
-    drawn = ET.fromstring(charts.heat_map(["a", "b"], [[3, 1], [0, 0]], "torch"))
+    assert matrix.row_shares([[3, 1], [0, 0]]) == [[0.75, 0.25], [None, None]]
+    drawn = ET.fromstring(matrix.heat_map(["a", "b"], [[3, 1], [0, 0]], "torch"))
     titles = [e.text for e in drawn.iter() if e.tag.endswith("title")]
     assert titles[1:] == [
         "a predicted as a: 75.00 %", "a predicted as b: 25.00 %",

@@ -114,3 +114,12 @@ def ticks(low: float, high: float) -> list[float]:
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= rough * 0.999)
     return [round(step * n, 10) for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def path(points: Sequence[tuple[float, float]], number: int, *, dashed: bool = False, hover: str = "") -> str:
+    """A curve in the colour of a series; `dashed` tells two apart where colour does not."""
+    steps = " ".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    title = f"<title>{clean(hover)}</title>" if hover else ""
+    how = f'fill="none" stroke="var(--{color(number)})" stroke-width="2" stroke-linejoin="round"'
+    more = ' stroke-dasharray="6 4"' if dashed else ""
+    return f'<path d="M{steps}" {how}{more}>{title}</path>'
