@@ -51,12 +51,18 @@ def finished(tiny_table, tmp_path_factory):
     return train(parse_config(CONFIG), Tables(dataset=tiny_table), tmp_path_factory.mktemp("runs"), device="cpu")
 
 
+def go_on(run, epochs):
+    """The run, taken up again as if it had been meant to last so long."""
+    kept = run / "model" / CONFIG_FILE
+    done = json.loads(kept.read_text())
+    kept.write_text(json.dumps(done | {"trainer": done["trainer"] | {"epochs": epochs}}))
+    return resume(run, device="cpu")
+
+
 def test_all_at_once_goes_on_as_if_never_stopped(finished, tiny_table, tmp_path):
     config = parse_config(CONFIG, overrides=["trainer.epochs=1"])
-    run = train(config, Tables(dataset=tiny_table), tmp_path, device="cpu").run
-    kept = run / "model" / CONFIG_FILE
-    kept.write_text(json.dumps((done := json.loads(kept.read_text())) | {"trainer": done["trainer"] | {"epochs": 2}}))
-    ours, theirs = (load_file(r.model / LATEST_FILE) for r in (resume(run, device="cpu"), finished))
+    part = go_on(train(config, Tables(dataset=tiny_table), tmp_path, device="cpu").run, 2)
+    ours, theirs = (load_file(r.model / LATEST_FILE) for r in (part, finished))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -82,11 +88,27 @@ def test_score_knows_the_loss_of_the_run(finished, tiny_table):
     assert found.loss == pytest.approx(finished.history[finished.best_epoch - 1]["validation_loss"], rel=1e-3)
 
 
-def test_rate_falls_where_nothing_improves(tiny_table, tmp_path):
-    words = ["trainer.epochs=4", "trainer.learning_rate=1e-12", "loss=softmax_cross_entropy", "trainer.optimizer=adamw"]
+def test_rate_falls_where_nothing_improves_over_a_stop_too(tiny_table, tmp_path):
+    words = ["trainer.epochs=3", "trainer.learning_rate=1e-12", "loss=softmax_cross_entropy", "trainer.optimizer=adamw"]
     config = parse_config(CONFIG, overrides=words)
-    rows = train(config, Tables(dataset=tiny_table), tmp_path, device="cpu").history
-    assert [row["learning_rate"] for row in rows] == pytest.approx([1e-12, 1e-12, 5e-13, 2.5e-13])
+    rows = go_on(train(config, Tables(dataset=tiny_table), tmp_path, device="cpu").run, 5).history
+    expected = [1e-12, 1e-12, 5e-13, 2.5e-13, 1.25e-13]
+    assert [row["learning_rate"] for row in rows] == pytest.approx(expected, abs=0)
+
+
+def test_gradients_are_clipped_and_the_encoder_learns_at_its_own_rate(tiny_table, tmp_path):
+    """Two steps of plain descent at 0.01, each with slopes of 0.001 at most, and a tenth of that in the encoder."""
+    words = ["trainer.epochs=1", "trainer.layers_to_freeze_regex=null", "loss=softmax_cross_entropy"]
+    words.append("trainer.gradient_clipping={clipglobalnorm: null, clipvalue: 1e-3}")
+    words.append("trainer.optimizer={type: sgd, encoder_lr_scale: 0.1}")
+    config = parse_config(CONFIG, overrides=words)
+    run = train(config, Tables(dataset=tiny_table), tmp_path, device="cpu").run
+    torch.manual_seed(config.trainer.seed)
+    fresh = dict(build(open_model(run).spec).named_parameters())
+    trained = load_file(run / "model" / "model_weights.safetensors")
+    moved = {name: (trained[name] - fresh[name]).abs().max().item() for name in fresh}
+    assert max(m for name, m in moved.items() if not name.startswith("encoder.")) == pytest.approx(2e-5, rel=0.02)
+    assert max(m for name, m in moved.items() if name.startswith("encoder.")) == pytest.approx(2e-6, rel=0.1)
 
 
 def test_a_pattern_that_is_found_nowhere_leaves_nothing_written(tiny_table, tmp_path):

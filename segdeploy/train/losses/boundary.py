@@ -30,11 +30,11 @@ class Boundary(ImageObjective):
     def images(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See `ImageObjective`."""
         labelled = (labels != IGNORE)[:, None]
-        truth = (one_hot(labels, logits.shape[1]) & self.counts(labels)[:, None]).float()
+        truth = one_hot(labels, logits.shape[1]) & self.counts(labels)[:, None]
         others = (1 - logits.softmax(1)) * labelled
         found = (_largest(others, self.theta0) - others) * labelled
         length, found_length = truth.sum((2, 3)), found.sum((2, 3))
-        precision = (found * _largest(truth, self.theta)).sum((2, 3)) / (found_length + _EPSILON)
+        precision = (found * _near(truth, self.theta)).sum((2, 3)) / (found_length + _EPSILON)
         recall = (truth * _largest(found, self.theta)).sum((2, 3)) / (length + _EPSILON)
         score = 2 * precision * recall / (precision + recall + _EPSILON)
         return self.over_classes(1 - score, length > 0)
@@ -51,3 +51,10 @@ class Boundary(ImageObjective):
 def _largest(maps: Tensor, side: int) -> Tensor:
     """The largest value in the window of odd `side` about each pixel (..., H, W); nothing lies outside the image."""
     return F.max_pool2d(maps, side, 1, side // 2)
+
+
+def _near(flags: Tensor, side: int) -> Tensor:
+    """Whether any flag (N, C, H, W) is set in that window; several times as fast as `_largest` on a CPU."""
+    for dim, padding in ((3, (side // 2, side // 2)), (2, (0, 0, side // 2, side // 2))):
+        flags = F.pad(flags, padding).unfold(dim, side, 1).any(-1)
+    return flags
