@@ -80,7 +80,7 @@ def report_divergence(
     less = ", or set trainer.use_mixed_precision: bf16 or false" if mixed else ""
     return SegdeployError(
         f"{run}: the training loss of epoch {where['epoch']}, step {where['step']} is {optimised}, {blamed} {shown}; "
-        f"look at {run / place.DIVERGED_FOLDER}, lower trainer.learning_rate{less}; a state before that is kept"
+        f"look at {run / place.DIVERGED_FOLDER}, lower trainer.learning_rate{less}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from segdeploy.config import parse_config
 from segdeploy.data.table import Tables
 from segdeploy.errors import ConfigError, ModelError
-from segdeploy.run_folder import CONFIG_FILE, LATEST_FILE, WEIGHTS_FILE
+from segdeploy.run_folder import CONFIG_FILE, LATEST_FILE, PROGRESS_FILE, WEIGHTS_FILE
 from segdeploy.train.loop import resume, train
 
 STEPS = 3
@@ -128,6 +129,9 @@ def test_signal_saves_and_says_how_to_go_on(before, number, where, begin, run, a
     last = said.splitlines()[-1]
     assert last == f"segdeploy: stopped by {number.name} {where}; go on with: segdeploy train --resume {folder}"
     assert "Traceback" not in said
+    progress = json.loads((folder / "model" / PROGRESS_FILE).read_text())
+    epoch, step = re.search(r"epoch (\d) of 3, after step (\d)", where).groups()
+    assert (progress["epoch"] + 1, progress["batches"]) == (int(epoch), int(step))
     code, said = go_on(run, folder)
     assert code == 0, said
     assert_equal(folder, alone)
