@@ -6,7 +6,7 @@ import importlib.util
 
 from segdeploy.errors import MissingPartError
 
-EXTRAS = {"train": ("torch", "torchvision", "timm", "safetensors", "onnx", "onnxscript", "matplotlib", "tensorboard")}
+EXTRAS = {"train": ("torch", "torchvision", "timm", "safetensors", "onnx", "onnxscript", "tensorboard")}
 
 
 def require(extra: str) -> None:

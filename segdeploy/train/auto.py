@@ -63,7 +63,9 @@ def settle_trainer(
     trainer = config.trainer
     if trainer.batch_size == "auto":
         each = samples // processes.size
-        most = min(max(2, each // SHARE), each, trainer.max_batch_size)
+        whole = trainer.effective_batch_size
+        step = each if whole == "auto" else max(1, whole // processes.size)
+        most = min(max(2, each // SHARE), each, step, trainer.max_batch_size)
         with StepTrial(segmenter, config, report, processes.device) as trial:
             size, why = largest(trial, most)
         log.info("batch size: %d images per step, %s; set trainer.batch_size to choose", size, why)

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_NOTHING = Skip(description=True, statistics=True, progress=True, log=True)
+_NOTHING = Skip(description=True, statistics=True, progress=True, log=True, pictures=True)
 _HALF = {False: None, True: torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -180,8 +180,8 @@ class Training:
                     load_weights(self.folder / place.WEIGHTS_FILE, self.kept)
                 self.processes.same(list(self.kept.state_dict().values()))
                 record.add_test(self.score("test", boundary=True).to_dict(self.spec)[self.spec.mask_name])
-        if first:
-            record.write_card(self.report, {part: len(samples) for part, samples in self.parts.items()})
+            if first:
+                record.write_card(self.report, {part: len(samples) for part, samples in self.parts.items()})
         if self.profile.steps:
             log.info("time: %s", self.profile.line())
         return TrainResult(
@@ -250,9 +250,11 @@ class Training:
             backbone_of(self.model.encoder).eval()
         left = plan.parts(order, self.processes.rank)[done.batches :]
 
+        before = done.batches  # of a run that goes on within an epoch
+
         def note() -> str:
             loss = float(self.state.losses[0]) / max(1, done.batches)
-            return self.pace.note(done.batches, loss, self._rate(done.step), done.best_mean_iou)
+            return self.pace.note(done.batches - before, loss, self._rate(done.step), done.best_mean_iou)
 
         self.pace.begin(number)
         with (

@@ -49,7 +49,7 @@ def small_table(tmp_path_factory):
 
 
 WARM = """
-import matplotlib.pyplot, torch.utils.tensorboard, segdeploy.cli.train, segdeploy.train.loop
+import torch.utils.tensorboard, segdeploy.cli.train, segdeploy.train.loop
 from segdeploy.plugin.registry import catalogue
 catalogue("encoder"), catalogue("decoder")
 """

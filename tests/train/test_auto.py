@@ -139,7 +139,7 @@ def test_choices_become_numbers_of_the_run(tiny_config, tiny_table, tmp_path, ca
 def test_rate_below_the_end_of_the_cosine(tiny_config, tiny_table, tmp_path):
     rate = "learning_rate: auto, learning_rate_scheduler: {eta_min: 0.1}"
     text = tiny_config.replace("learning_rate: 5e-3", rate)
-    with pytest.raises(ConfigError, match=r"eta_min 0.1 is above the learning rate 0\.00071 that auto chooses"):
+    with pytest.raises(ConfigError, match=r"scheduler ends at 0.1, above the learning rate 0\.00071 that auto chooses"):
         train(parse_config(text), Tables(dataset=tiny_table), tmp_path, device="cpu")
     assert not any(tmp_path.iterdir())
 
