@@ -133,7 +133,7 @@ def test_mistake_is_said_once(together, arguments, tmp_path):
     assert codes == [2, 2], said
     assert "torch has it on CUDA alone" in said[0]
     assert said[1] == ""
-    codes, said = together(*arguments(PLAIN, "--set", "loss.class_weights=[0, 0, 0, 0, 0, 0, 0]"))
+    codes, said = together(*arguments(PLAIN, "--set", "loss.0.class_weights=[0, 0, 0, 0, 0, 0, 0]"))
     assert codes == [2, 2], said
     assert "nothing to learn" in said[0]
     assert said[1] == ""
