@@ -96,7 +96,11 @@ def load_training_state(
     for name, value in (held | about.get("slots", {})).items():
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = value
-    optimizer.load_state_dict({"state": slots, "param_groups": about["param_groups"]})
+    groups = about["param_groups"]
+    for group, own in zip(groups, optimizer.param_groups, strict=False):
+        # Which kernels run is a matter of the device that it goes on with.
+        group |= {key: own[key] for key in ("fused", "foreach", "capturable") if key in own}
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
     for parameter, state in optimizer.state.items():
         for slot, value in state.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:

@@ -333,6 +333,11 @@ def test_stopped_run_goes_on(config, tiny_table, tmp_path):
     with pytest.raises(StopError):
         SegModel(config).train(tiny_table, output_directory=tmp_path, callbacks=[stop])
     run = tmp_path / "api_experiment_run"
+    # As an earlier version wrote it, with the defaults of every rule.
+    file = run / "model" / "model_hyperparameters.json"
+    known = json.loads(file.read_text())
+    known["trainer"]["optimizer"] |= {"betas": [0.9, 0.999], "eps": 1e-8, "momentum": 0.0, "nesterov": False}
+    file.write_text(json.dumps(known))
     results = SegModel(config).train(model_resume_path=run)
     assert results.output_directory == str(run)
     whole = SegModel(config).train(tiny_table, output_directory=tmp_path / "whole")

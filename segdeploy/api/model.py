@@ -241,7 +241,14 @@ def _same(config: RunConfig, known: RunConfig) -> bool:
     free = {side for side in ("height", "width") if getattr(preprocessing, side) is None}
     chosen = {key for key in ("batch_size", "learning_rate") if getattr(trainer, key) == "auto"}
     left, right = (c.image.preprocessing.model_dump(exclude=free) for c in (config, known))
-    mine, theirs = (c.trainer.model_dump(exclude=chosen) for c in (config, known))
+    mine, theirs = (_trainer(c, chosen) for c in (config, known))
     image = known.image.model_copy(update={"preprocessing": preprocessing})
     alike = known.model_copy(update={"input_features": (image,), "trainer": trainer})
     return left == right and mine == theirs and alike == config
+
+
+def _trainer(config: RunConfig, chosen: set[str]) -> list[object]:
+    """What the trainer section means; a key of the optimiser that is null means the rule's own default."""
+    rule = config.trainer.optimizer
+    scales = (rule.type, rule.weight_decay, rule.layer_decay, rule.encoder_lr_scale)
+    return [config.trainer.model_dump(exclude={*chosen, "optimizer"}), scales, rule.settings]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from segdeploy.config.bounds import Fraction, NonNegative, Side
 from segdeploy.frozen import Frozen
@@ -215,12 +214,5 @@ def _as_steps(value: Any) -> Any:
     return tuple(value)  # strict: what has passed through here is no longer JSON
 
 
-def _once_each(steps: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
-    counts = Counter(step.type for step in steps if isinstance(step, GEOMETRIC))
-    if more := [name for name, count in counts.items() if count > 1]:
-        raise ValueError(f"{', '.join(more)} may stand once; give it the whole range")
-    return steps
-
-
-Augmentations = Annotated[tuple[Augmentation, ...], BeforeValidator(_as_steps), AfterValidator(_once_each)]
+Augmentations = Annotated[tuple[Augmentation, ...], BeforeValidator(_as_steps)]
 """A list of steps; true: random_horizontal_flip and random_rotate, each with its defaults; false: none."""

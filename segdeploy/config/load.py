@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from segdeploy.config.augmentation import GEOMETRIC
 from segdeploy.config.explain import drop_unknown, explain, suggest
 from segdeploy.config.ludwig import translate
 from segdeploy.config.override import SHORT, apply_overrides
@@ -206,9 +207,13 @@ def _weights_mistake(weights: Any, names: tuple[str, ...]) -> str:
 
 def _check_augmentation(config: RunConfig, source: Source) -> None:
     """What a step's own keys cannot tell: whether there is such a class, and another sample to take pixels from."""
-    names = config.mask.preprocessing.names
-    for place, step in enumerate(config.image.augmentation):
+    names, steps = config.mask.preprocessing.names, config.image.augmentation
+    for place, step in enumerate(steps):
         path = ("input_features", 0, "augmentation", place)
+        # Runs of earlier versions, which took one of them, can still be read.
+        if isinstance(step, GEOMETRIC) and step.type in {s.type for s in steps[:place]}:
+            said = f"{step.type} may stand once; give it the whole range"
+            raise ConfigError(f"{source.where(path)}: {dotted(path)}: {said}")
         if step.type in ("random_cut_mix", "random_copy_paste") and config.trainer.batch_size == 1:
             said = f"{step.type} needs another sample in the batch; raise trainer.batch_size above 1"
             raise ConfigError(f"{source.where(path)}: {dotted(path)}: {said}")

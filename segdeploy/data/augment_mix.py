@@ -13,8 +13,17 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from segdeploy.config.augmentation import CopyPaste, CutMix
+    from segdeploy.config.augmentation import Augmentation, CopyPaste, CutMix
     from segdeploy.data.scan import ScanReport
+
+
+def check_mixing(steps: Sequence[Augmentation], batch_size: int) -> None:
+    """ConfigError where a step takes pixels from another sample of the batch and there is none."""
+    for step in steps:
+        if step.type in ("random_cut_mix", "random_copy_paste") and batch_size < 2:
+            raise ConfigError(
+                f"augmentation {step.type} needs another sample in the batch; raise trainer.batch_size above 1"
+            )
 
 
 def cut_mix(x: Tensor, y: Tensor, step: CutMix, generator: torch.Generator) -> tuple[Tensor, Tensor]:

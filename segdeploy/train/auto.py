@@ -61,9 +61,12 @@ def settle_trainer(
         ConfigError: not one image fits, or no rule is known for the optimiser.
     """
     trainer = config.trainer
-    if trainer.batch_size == "auto":
-        each = samples // processes.size
-        whole = trainer.effective_batch_size
+    whole, parts = trainer.effective_batch_size, trainer.gradient_accumulation_steps
+    if trainer.batch_size == "auto" and whole != "auto" and parts != "auto":
+        trainer = trainer.model_copy(update={"batch_size": max(1, whole // (parts * processes.size))})
+    elif trainer.batch_size == "auto":
+        # Of each batch, of which a step may have several.
+        each = max(1, samples // (processes.size * (1 if parts == "auto" else parts)))
         step = each if whole == "auto" else max(1, whole // processes.size)
         most = min(max(2, each // SHARE), each, step, trainer.max_batch_size)
         with StepTrial(segmenter, config, report, processes.device) as trial:

@@ -36,7 +36,8 @@ def ends_in_one_line(training: Training) -> Iterator[None]:
     try:
         yield
     except AskedError:
-        training.save()
+        if not training.trained:
+            training.save()
         stopped = StoppedError(training.run, training.stop.signal or signal.SIGTERM, _where(training))
         raise processes.said_once(stopped) from None
     except DivergedError as e:

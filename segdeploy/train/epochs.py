@@ -25,7 +25,7 @@ from segdeploy.train.ema import build_ema
 from segdeploy.train.ends import AskedError, ends_in_one_line
 from segdeploy.train.examples import Extremes
 from segdeploy.train.feed import Feed
-from segdeploy.train.freeze import freeze, rest
+from segdeploy.train.freeze import freeze_configured, rest
 from segdeploy.train.learner import build_learner, with_shared_statistics
 from segdeploy.train.losses import build_loss
 from segdeploy.train.optim import build_optimizer
@@ -105,10 +105,7 @@ class Training:
         segmenter = segmenter.to(self.device).to(memory_format=torch.channels_last)
         processes.same(list(segmenter.state_dict().values()))
         self.model = with_shared_statistics(segmenter, trainer, processes)
-        self.frozen = not config.image.encoder.get("trainable", True)
-        if self.frozen:
-            backbone_of(self.model.encoder).requires_grad_(False)
-        freeze(self.model, trainer.frozen_patterns)
+        self.frozen = freeze_configured(self.model, config)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
         optimizer = build_optimizer(self.model, trainer)
         self.ema = build_ema(self.model, trainer.ema_decay) if trainer.ema_decay else None
@@ -134,6 +131,8 @@ class Training:
         plateau = Plateau.of(trainer.learning_rate_scheduler)
         self.state = State(self.model, self.ema, optimizer, scaler, plateau, randomness, self.plan)
         self.stop = StopRequest()
+        self.trained = False
+        """Whether all epochs are done; then the best weights may stand in the model, and its state is kept as it is."""
         self._resumed = False
         self.pace = Pace(trainer.epochs, self.plan.steps, self.plan.effective_batch_size)
 
@@ -175,10 +174,15 @@ class Training:
                 self._write_profile()
                 if on_epoch is not None and first:
                     on_epoch(row)
-            if self.parts["test"]:
+            self.trained = True
+            knows = self.processes.once(lambda: record.knows_best)
+            if self.parts["test"] or not knows:
                 if first:
                     load_weights(self.folder / place.WEIGHTS_FILE, self.kept)
                 self.processes.same(list(self.kept.state_dict().values()))
+            if not knows:
+                record.add_best(done.best_epoch, self.score("validation", boundary=False).scores)
+            if self.parts["test"]:
                 record.add_test(self.score("test", boundary=True).to_dict(self.spec)[self.spec.mask_name])
             if first:
                 record.write_card(self.report, {part: len(samples) for part, samples in self.parts.items()})

@@ -7,11 +7,15 @@ import re
 from typing import TYPE_CHECKING
 
 from segdeploy.errors import ConfigError
+from segdeploy.model.segmenter import backbone_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import nn
+
+    from segdeploy.config.schema import RunConfig
+    from segdeploy.model.segmenter import Segmenter
 
 
 def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
@@ -40,6 +44,22 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError("trainer.layers_to_freeze_regex: every parameter is frozen, so there is nothing to learn")
     return found
+
+
+def freeze_configured(model: Segmenter, config: RunConfig) -> bool:
+    """The encoder's backbone where it is not `trainable`, then what `layers_to_freeze_regex` names.
+
+    Returns:
+        Whether the backbone is frozen.
+
+    Raises:
+        ConfigError: see `freeze`.
+    """
+    frozen = not config.image.encoder.get("trainable", True)
+    if frozen:
+        backbone_of(model.encoder).requires_grad_(False)
+    freeze(model, config.trainer.frozen_patterns)
+    return frozen
 
 
 def rest(model: nn.Module) -> None:

@@ -56,7 +56,7 @@ def _levels(encoder: nn.Module) -> dict[nn.Parameter, int]:
     encoder.eval()
     try:
         with torch.enable_grad():
-            maps = encoder(torch.zeros(1, 3, side, side, device=left[0].device if left else None))
+            maps = encoder(torch.zeros(1, 3, side, side, device=next(encoder.parameters()).device))
     except (RuntimeError, AssertionError, ValueError, IndexError) as e:
         raise ConfigError(
             f"trainer.optimizer.layer_decay: the encoder's layers cannot be told from a {side}x{side} image "

@@ -13,7 +13,7 @@ from segdeploy import bundle, files
 from segdeploy import run_folder as place
 from segdeploy.checkpoint import load_weights
 from segdeploy.config.load import read_run_config
-from segdeploy.data.augment_mix import pasted_classes
+from segdeploy.data.augment_mix import check_mixing, pasted_classes
 from segdeploy.data.discover import settle_classes
 from segdeploy.data.facts import read_part_facts
 from segdeploy.data.input_size import settle_input_size
@@ -28,7 +28,7 @@ from segdeploy.run_folder import Skip, find_run
 from segdeploy.train.auto import describe_device, settle_trainer
 from segdeploy.train.distributed import joined
 from segdeploy.train.epochs import Training, TrainResult
-from segdeploy.train.freeze import freeze
+from segdeploy.train.freeze import freeze_configured
 from segdeploy.train.learner import check_sync_batchnorm
 from segdeploy.train.losses import class_weights
 from segdeploy.train.optim import build_optimizer
@@ -95,7 +95,6 @@ def train(
                 _load_start(start, segmenter)
             # The run will do this itself; here a mistake leaves nothing written.
             Trackers(config.trainer.trackers)
-            freeze(segmenter, config.trainer.frozen_patterns)
             encoder, samples = config.image.encoder, len(parts["training"])
             trained = start is not None or bool(encoder.get("use_pretrained") and encoder.get("trainable", True))
             log.info("%s", describe_device(processes.device.type, config.trainer))
@@ -103,6 +102,8 @@ def train(
                 partial(settle_trainer, config, segmenter, report, samples, processes, pretrained=trained)
             )
             plan = make_plan(samples, processes.size, config.trainer)
+            check_mixing(config.image.augmentation, plan.share // plan.batches)
+            freeze_configured(segmenter, config)
             build_optimizer(segmenter, config.trainer)
             _try_training(config, spec, segmenter, plan.share // plan.batches)
             new = partial(_begin, config, tables, spec, segmenter, parts, report, skip or Skip())

@@ -57,9 +57,13 @@ class Record:
     def __enter__(self) -> Self:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self._trackers.open(self.run, self.config.model_dump(mode="json"))
         logs = str(self.run / place.MODEL_FOLDER / place.LOGS_FOLDER)
         self._board = None if self.skip.log else SummaryWriter(logs, purge_step=len(self.history) + 1)
+        try:
+            self._trackers.open(self.run, self.config.model_dump(mode="json"))
+        except BaseException as e:
+            self.__exit__(type(e), e, e.__traceback__)
+            raise
         return self
 
     def __exit__(
@@ -107,7 +111,18 @@ class Record:
         if extremes is not None and not self.skip.pictures:
             drawn = extremes.draw(self.spec)
             files.write_json(self.run / place.EXAMPLES_FILE, {"epoch": self.best["epoch"], **drawn})
-        write_page(self.run, self.model)
+        if self.history:  # not of a finished run that kept none and was resumed
+            write_page(self.run, self.model)
+
+    @property
+    def knows_best(self) -> bool:
+        """Whether the scores of the best weights are at hand: not of a run that an earlier version began."""
+        return "epoch" in self.best
+
+    def add_best(self, epoch: int, scores: Scores) -> None:
+        """The scores of the best weights on the validation part, where `knows_best` is false."""
+        self.best = {"epoch": epoch, "validation": scores.to_dict(self.spec.classes)}
+        self._write()
 
     @property
     def test(self) -> dict[str, Any] | None:
@@ -134,9 +149,8 @@ class Record:
 
     def write_card(self, report: ScanReport, samples: dict[str, int]) -> None:
         """`model_card.md`; `samples` counts the samples of each part."""
-        if "epoch" in self.best:  # not after a finished run that kept no statistics and was resumed
-            text = model_card(self.spec, self.config, report, samples, self.best, self.history)
-            files.write_text(self.run / place.CARD_FILE, text)
+        text = model_card(self.spec, self.config, report, samples, self.best, self.history)
+        files.write_text(self.run / place.CARD_FILE, text)
 
 
 def _by_feature(name: str, metrics: dict[str, list[Any]]) -> dict[str, Any]:

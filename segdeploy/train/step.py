@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from segdeploy.train.clip import clip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor, nn
     from torch.optim.swa_utils import AveragedModel
@@ -208,7 +208,7 @@ def map_sizes(model: Segmenter, image: Tensor) -> list[tuple[int, int]]:
     return [(x.shape[-2], x.shape[-1]) for x in (logits, *(x for _, x in more))]
 
 
-def scale_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+def scale_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
     """Masks (N, H, W) at another size: of each pixel there the nearest one to its middle."""
     # float32 holds class ids exactly.
     return F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0].long()

@@ -15,8 +15,10 @@ from segdeploy.classes import IGNORE
 from segdeploy.environment import free_memory
 from segdeploy.model.segmenter import backbone_of
 from segdeploy.train.ema import build_ema
+from segdeploy.train.freeze import freeze_configured
 from segdeploy.train.losses import build_loss
 from segdeploy.train.optim import build_optimizer
+from segdeploy.train.step import scale_masks
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,8 +51,9 @@ class StepTrial:
         assert image.preprocessing.width is not None
         self.size = crops[0] if crops else (image.preprocessing.height, image.preprocessing.width)
         self.model = copy.deepcopy(segmenter).to(device).to(memory_format=torch.channels_last).train()
-        if not image.encoder.get("trainable", True):
-            backbone_of(self.model.encoder).requires_grad_(False).eval()
+        if freeze_configured(self.model, config):
+            backbone_of(self.model.encoder).eval()
+        self.upsample = config.trainer.loss_at == "image"
         self.loss = build_loss(config.mask.loss, report).to(device)
         # The rate may not be settled yet; here it moves the copy by next to nothing.
         self.optimizer = build_optimizer(self.model, config.trainer.model_copy(update={"learning_rate": 1e-12}))
@@ -118,15 +121,19 @@ class StepTrial:
 
     def _step(self, x: torch.Tensor, y: torch.Tensor) -> None:
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.mixed):
-            logits, auxiliary = self.model.forward_aux(x)
-        loss = self.loss(logits.float(), y)
+            logits, auxiliary = self.model.forward_aux(x, upsample=self.upsample)
+        loss = self._loss(logits, y)
         for weight, more in auxiliary:
-            loss = loss + weight * self.loss(more.float(), y)
+            loss = loss + weight * self._loss(more, y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
+
+    def _loss(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.loss(logits.float(), y if self.upsample else scale_masks(y, logits.shape[-2:]))
+        return found
 
     def _free(self) -> None:
         gc.collect()

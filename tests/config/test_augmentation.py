@@ -79,7 +79,7 @@ def test_new_keys_are_off_unless_they_are_set():
 @pytest.mark.parametrize(
     ("written", "place", "said"),
     [
-        ("[{type: random_rotate}, {type: random_rotate, degree: 5}]", "", "random_rotate may stand once"),
+        ("[{type: random_rotate}, {type: random_rotate, degree: 5}]", "[1]", "random_rotate may stand once"),
         ("[{type: random_crop, height: 32, width: 32, cat_max_ratio: 0}]", "[0].cat_max_ratio", "greater than 0"),
         ("[{type: random_color, hue: 0.6}]", "[0].hue", "less than or equal to 0.5"),
         ("[{type: random_gamma, min: 0}]", "[0].min", "greater than 0"),

@@ -13,8 +13,10 @@ from segdeploy.data.table import Tables
 from segdeploy.errors import ConfigError
 from segdeploy.model.segmenter import from_config
 from segdeploy.train import trial as trial_module
-from segdeploy.train.auto import largest, learning_rate_for
+from segdeploy.train.auto import largest, learning_rate_for, settle_trainer
+from segdeploy.train.distributed import Processes
 from segdeploy.train.loop import checked_parts, train
+from segdeploy.train.plan import make_plan
 from segdeploy.train.trial import StepTrial, peak_memory, reset_peak_memory, resident_memory
 
 
@@ -134,6 +136,25 @@ def test_choices_become_numbers_of_the_run(tiny_config, tiny_table, tmp_path, ca
     assert f"device: cpu, {torch.get_num_threads()} threads, " in said
     assert "batch size: 2 images per step, the most that" in said
     assert "learning rate: 0.0005 at most, for adamw, 2 images per step, random weights" in said
+
+
+@pytest.mark.parametrize(
+    ("steps", "size"),
+    [
+        ("effective_batch_size: 4, gradient_accumulation_steps: 2", 2),
+        ("effective_batch_size: 1", 1),
+        ("gradient_accumulation_steps: 7", 2),
+        ("gradient_accumulation_steps: 14", 1),
+    ],
+)
+def test_batch_size_fits_the_step_that_it_is_part_of(tiny_config, tiny_table, steps, size):
+    text = tiny_config.replace("batch_size: 4", f"batch_size: auto, {steps}")
+    config = parse_config(text)
+    _, report = checked_parts(config, Tables(dataset=tiny_table))
+    _, segmenter = from_config(config, report.classes)
+    settled = settle_trainer(config, segmenter, report, 14, Processes(torch.device("cpu")), pretrained=False)
+    assert settled.trainer.batch_size == size
+    make_plan(14, 1, settled.trainer)
 
 
 def test_rate_below_the_end_of_the_cosine(tiny_config, tiny_table, tmp_path):

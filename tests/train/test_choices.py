@@ -144,6 +144,23 @@ def segdeploy_register_encoders(register):
 """
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("use_pretrained: false}", "use_pretrained: false, trainable: false}", "every parameter is frozen"),
+        ("epochs: 2", "epochs: 2\n  effective_batch_size: 1", "random_cut_mix needs another sample in the batch"),
+    ],
+)
+def test_what_cannot_learn_leaves_nothing_written(old, new, said, tiny_table, tmp_path):
+    text = CONFIG.replace(r"'encoder\.body\.(conv1|bn1)\.'", "[^decoder, ^head]").replace(old, new)
+    text = text.replace("    encoder:", "    augmentation: [{type: random_cut_mix}]\n    encoder:")
+    if "trainable" not in new:
+        text = text.replace("[^decoder, ^head]", "null")
+    with pytest.raises(ConfigError, match=said):
+        train(parse_config(text), Tables(dataset=tiny_table), tmp_path, device="cpu")
+    assert not any(tmp_path.iterdir())
+
+
 def test_an_encoder_whose_layers_cannot_be_seen_leaves_nothing_written(install, tiny_table, tmp_path):
     install("acme", "encoder.narrow", ONE_SIZE)
     words = ["encoder={type: narrow}", "decoder={type: unet, channels: [8]}", "trainer.layers_to_freeze_regex=null"]

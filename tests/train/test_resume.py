@@ -10,7 +10,7 @@ import pytest
 from segdeploy.config import parse_config
 from segdeploy.data.table import Tables
 from segdeploy.errors import ConfigError, ModelError
-from segdeploy.run_folder import CONFIG_FILE, LATEST_FILE, PROGRESS_FILE, WEIGHTS_FILE
+from segdeploy.run_folder import CONFIG_FILE, LATEST_FILE, PROGRESS_FILE, WEIGHTS_FILE, Skip
 from segdeploy.train.loop import resume, train
 
 STEPS = 3
@@ -135,6 +135,41 @@ def test_signal_saves_and_says_how_to_go_on(before, number, where, begin, run, a
     code, said = go_on(run, folder)
     assert code == 0, said
     assert_equal(folder, alone)
+
+
+def test_signal_while_the_test_part_is_scored_leaves_the_last_state(begin, run, alone):
+    """The best weights stand in the model then, which are not those of the last step."""
+    third = IN_VALIDATION.replace(
+        "    os.kill", "    late.calls = getattr(late, 'calls', 0) + 1\n    late.calls == 4 and os.kill"
+    )
+    folder, code, said = begin(third.format(signal=15))
+    assert code == 143, said
+    assert "after epoch 3 of 3" in said
+    assert (folder / "model" / LATEST_FILE).read_bytes() == (alone / "model" / LATEST_FILE).read_bytes()
+    code, said = go_on(run, folder)
+    assert code == 0, said
+    assert_equal(folder, alone)
+
+
+def test_run_of_an_earlier_version_gets_its_page_and_card(taught_config, small_table, tmp_path, caplog):
+    """Such a run has no scores of its best weights, and optimiser keys that are written out."""
+    run = train(parse_config(taught_config), Tables(dataset=small_table), tmp_path, device="cpu").run
+    known = json.loads((run / "best_epoch.json").read_text())
+    for name in ("best_epoch.json", "best_examples.json", "model_card.md", "training.html"):
+        (run / name).unlink()
+    resume(run, device="cpu")
+    found = json.loads((run / "best_epoch.json").read_text())
+    assert found["epoch"] == known["epoch"]
+    assert found["validation"]["mean_iou"] == pytest.approx(known["validation"]["mean_iou"])
+    assert found["test"] == known["test"]
+    assert (run / "model_card.md").exists()
+    assert (run / "training.html").exists()
+
+
+def test_finished_run_without_statistics_is_resumed(taught_config, small_table, tmp_path):
+    kept_none = Skip(statistics=True)
+    run = train(parse_config(taught_config), Tables(dataset=small_table), tmp_path, device="cpu", skip=kept_none).run
+    assert resume(run, device="cpu").test_mean_iou is not None
 
 
 def test_full_disk_leaves_the_last_checkpoint(begin, run, alone):

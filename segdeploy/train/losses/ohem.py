@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class Ohem(ImageObjective):
-    """Cross-entropy, mean over the hardest pixels of each image: those whose class has a probability below a limit.
+    """Cross-entropy, mean over the hardest pixels of each image.
 
-    The limit is `threshold`, or the probability that comes after the `min_kept` smallest, whichever is larger.
+    They are those whose own class has a probability below `threshold`, and the `min_kept` of the smallest probability.
     """
 
     def __init__(self, class_weights: Tensor | None = None, threshold: float = 0.7, min_kept: int = 10_000) -> None:
@@ -31,9 +31,9 @@ class Ohem(ImageObjective):
         with torch.no_grad():
             labelled = ids != IGNORE
             probability = torch.exp(-losses)  # 1 where ignored, behind all others
-            place = (labelled.sum(1, keepdim=True) - 1).clamp(0, self.min_kept)
-            limit = probability.sort(1).values.gather(1, place).clamp_min(self.threshold)
-            weights = ((probability < limit) & labelled).float()
+            place = (labelled.sum(1, keepdim=True) - 1).clamp(0, self.min_kept - 1)
+            kept = probability <= probability.sort(1).values.gather(1, place)
+            weights = ((kept | (probability < self.threshold)) & labelled).float()
             if self.pixel_weights is not None:
                 weights *= self.pixel_weights[ids]
             total = weights.sum(1)

@@ -1,4 +1,4 @@
-"""Against the loss of HRNet's and DDRNet's authors, in NumPy, on each image."""
+"""Against the loss of HRNet's and DDRNet's authors, in NumPy, on each image of enough pixels."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def by_hand(logits, labels, threshold, min_kept, weights):
     ids = labels.reshape(-1)
     own = np.array([values[i, n] / values[:, n].sum() if i != 255 else np.nan for n, i in enumerate(ids)])
     own, ids = own[ids != 255], ids[ids != 255]
-    limit = max(np.sort(own)[min(min_kept, len(own) - 1)], threshold)
+    limit = max(np.sort(own)[min_kept] if min_kept < len(own) else np.inf, threshold)
     kept = own < limit
     if not kept.any():
         return 0.0, 0
@@ -29,6 +29,13 @@ def test_equals_the_mean_over_the_hardest_pixels(weights, threshold, min_kept, b
     assert loss == pytest.approx(np.mean([value for value, _ in found]), rel=1e-5)
     if weights[1] == 1:
         assert Ohem(None, threshold, min_kept)(*batch).item() == pytest.approx(loss, rel=1e-6)
+
+
+def test_as_many_pixels_stay_as_are_asked_for():
+    flat = torch.zeros(1, 2, 4, 4, requires_grad=True)
+    flat.data[:, 0] = 3.0  # all equally sure
+    for few in (1, 16, 100):
+        assert Ohem(None, 0.7, few)(flat, torch.zeros(1, 4, 4, dtype=torch.long)).item() > 0
 
 
 def test_easy_pixels_do_not_learn(batch):
