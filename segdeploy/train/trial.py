@@ -126,7 +126,7 @@ class StepTrial:
         for weight, more in auxiliary:
             loss = loss + weight * self._loss(more, y)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
