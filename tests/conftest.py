@@ -1,6 +1,7 @@
 """A small data set, run and bundle that many tests share; made for real, in seconds."""
 
 import gc
+import logging
 import os
 import shutil
 import sys
@@ -42,6 +43,13 @@ def own_cache(tmp_path_factory):
     os.environ.pop("SEGDEPLOY_CACHE")
     if before is not None:
         os.environ["SEGDEPLOY_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def usual_log_level():
+    """Commands and `SegModel` set how much is said, for the rest of their process."""
+    yield
+    logging.getLogger("segdeploy").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -116,8 +116,11 @@ def _entry_text(dist: Distribution) -> str:
 def _named(dist: Distribution) -> tuple[str, str]:
     """Name and version; "unknown" for what the metadata do not say, or when they cannot be read."""
     try:
-        return dist.metadata["Name"] or "unknown", dist.metadata["Version"] or "unknown"
-    except (KeyError, UnicodeDecodeError, AttributeError):  # Python's versions differ in what a missing key is
+        about = dist.metadata
+        # By `get`: versions of Python, and importlib_metadata once anything has imported it, differ in what a missing
+        # key or file is.
+        return about.get("Name") or "unknown", about.get("Version") or "unknown"
+    except (KeyError, UnicodeDecodeError, AttributeError, OSError):
         return "unknown", "unknown"
 
 

@@ -6,13 +6,19 @@ import pytest
 
 from segdeploy.plugin import manager, registry
 
-HIDDEN = {"segdeploy-deeplabv3plus", "segdeploy-openvino", "segdeploy-realtime", "segdeploy-template"}
+HIDDEN = {
+    "segdeploy-deeplabv3plus",
+    "segdeploy-mlflow",
+    "segdeploy-openvino",
+    "segdeploy-realtime",
+    "segdeploy-template",
+}
 
 
 def hidden(dist):
     try:
         return dist.name in HIDDEN
-    except (UnicodeDecodeError, KeyError):  # broken on purpose
+    except (UnicodeDecodeError, KeyError, OSError):  # broken on purpose
         return False
 
 

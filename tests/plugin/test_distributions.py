@@ -3,7 +3,7 @@ from importlib.metadata import version
 
 import pytest
 
-from segdeploy.plugin import manager
+from segdeploy.plugin import distributions, manager
 from segdeploy.plugin.manager import load
 
 OURS = version("segdeploy")
@@ -199,3 +199,14 @@ def test_name_in_variable_that_matches_nothing_is_said_once(install, monkeypatch
     first, second = (r.getMessage().removeprefix("SEGDEPLOY_PLUGINS: ") for r in caplog.records)
     assert first == "no entry point or distribution is named 'backend.knwon'; did you mean 'backend.known'?"
     assert second == "no entry point or distribution is named 'zzzzzz'; segdeploy plugins list says what there is"
+
+
+def test_the_backport_of_importlib_changes_nothing(install, tmp_path, monkeypatch):
+    """importlib_metadata, which mlflow and others import, takes the standard library's place as a finder."""
+    backport = pytest.importorskip("importlib_metadata")
+    install("odd", "backend.odd", "")
+    for content in (b"Metadata-Version: 2.1\nName: odd\n", b"", None):
+        file = tmp_path / "odd-1.5.dist-info" / "METADATA"
+        file.unlink() if content is None else file.write_bytes(content)
+        (found,) = backport.distributions(path=[str(tmp_path)])
+        assert distributions._named(found) == ("odd" if content else "unknown", "unknown")
