@@ -117,10 +117,10 @@ def _named(dist: Distribution) -> tuple[str, str]:
     """Name and version; "unknown" for what the metadata do not say, or when they cannot be read."""
     try:
         about = dist.metadata
-        # By `get`: versions of Python, and importlib_metadata once anything has imported it, differ in what a missing
-        # key or file is.
-        return about.get("Name") or "unknown", about.get("Version") or "unknown"
-    except (KeyError, UnicodeDecodeError, AttributeError, OSError):
+        # Versions of Python, and importlib_metadata once anything has imported it, differ in what a missing key or file is.
+        name, version = (about[key] if key in about else None for key in ("Name", "Version"))
+        return name or "unknown", version or "unknown"
+    except (KeyError, UnicodeDecodeError, AttributeError, TypeError, OSError):
         return "unknown", "unknown"
 
 
