@@ -117,8 +117,8 @@ def _named(dist: Distribution) -> tuple[str, str]:
     """Name and version; "unknown" for what the metadata do not say, or when they cannot be read."""
     try:
         about = dist.metadata
-        # Versions of Python, and importlib_metadata once anything has imported it, differ in what a missing key or file is.
-        name, version = (about[key] if key in about else None for key in ("Name", "Version"))
+        # Python's versions, and importlib_metadata once it is imported, differ in what a missing key or file is.
+        name, version = (about[key] if key in about else None for key in ("Name", "Version"))  # noqa: SIM401
         return name or "unknown", version or "unknown"
     except (KeyError, UnicodeDecodeError, AttributeError, TypeError, OSError):
         return "unknown", "unknown"
