@@ -99,9 +99,10 @@ def test_two_runs_agree_within_their_intervals(planted, tiny_bundle, images, tmp
         assert len(short.rounds) == len(long.rounds) == 4
         intervals.append(paired_ratio(long.rounds, short.rounds)[1:])
     (low, high), (other_low, other_high) = intervals
-    assert low <= other_high * 1.1
-    assert other_low <= high * 1.1
-    assert 1.2 < low <= high < 2.5  # sleeps of 60 and 30 ms, and a network beside
+    # Sleeps of 60 and 30 ms, and a network beside, on cores that other tests have too: four rounds bound it loosely.
+    assert low <= other_high * 1.5
+    assert other_low <= high * 1.5
+    assert 1 < low <= high < 5
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux tells what other work takes")
