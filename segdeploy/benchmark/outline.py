@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from segdeploy.benchmark.numbers import at_scored_size
+from segdeploy.benchmark import numbers
 from segdeploy.config.export import Export
 from segdeploy.pages.formats import TIMES, plural
 
@@ -77,10 +77,8 @@ def scored(result: BenchmarkResult) -> list[tuple[int, Accuracy]]:
 
 def accuracy_of(result: BenchmarkResult, row: Row) -> tuple[int, Accuracy] | None:
     """The score of what a row runs, and its place in report.json; that of a sister or another size says nothing."""
-    if not at_scored_size(result, row):
-        return None
-    same = ((i, a) for i, a in enumerate(result.accuracy) if (a.name, a.precision) == (row.name, row.precision))
-    return next(same, None)
+    found = numbers.accuracy_of(result, row)
+    return None if found is None else (result.accuracy.index(found), found)
 
 
 def kept(found: Accuracy) -> bool:

@@ -86,6 +86,18 @@ class ImageFeature(Frozen):
     encoder: Plugin
     """The network that turns the image into a pyramid of feature maps."""
 
+    @property
+    def training_size(self) -> tuple[int, int]:
+        """Height and width of the images that the network is trained on: the window's where there is a crop.
+
+        Only once the network's own size is settled, see `segdeploy.data.input_size`.
+        """
+        crop = next((step for step in self.augmentation if step.type == "random_crop"), None)
+        height, width = (crop or self.preprocessing).height, (crop or self.preprocessing).width
+        assert height is not None
+        assert width is not None
+        return height, width
+
 
 class NamedClass(Frozen):
     """A class of the mask."""

@@ -175,8 +175,7 @@ def from_config(
         mask_name=config.mask.name,
     )
     segmenter = Segmenter(encoder, decoder, len(classes), spec.head)
-    crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]
-    try_sizes(segmenter, {(wanted.height, wanted.width), *crops})
+    try_sizes(segmenter, {(wanted.height, wanted.width), config.image.training_size})
     return spec, segmenter
 
 

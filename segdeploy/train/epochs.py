@@ -37,7 +37,7 @@ from segdeploy.train.record import Record, training_set_metadata
 from segdeploy.train.schedule import Plateau, learning_rate
 from segdeploy.train.signals import StopRequest
 from segdeploy.train.state import State
-from segdeploy.train.step import Step
+from segdeploy.train.step import Step, half_of
 from segdeploy.train.validate import evaluate_with_loss
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NOTHING = Skip(description=True, statistics=True, progress=True, log=True, pictures=True)
-_HALF = {False: None, True: torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ class Training:
         self.loss = build_loss(config.mask.loss, report).to(self.device)
         optimizer = build_optimizer(self.model, trainer)
         self.ema = build_ema(self.model, trainer.ema_decay) if trainer.ema_decay else None
-        self.half = _HALF[trainer.use_mixed_precision] if self.device.type == "cuda" else None
+        self.half = half_of(trainer, self.device)
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
         augment = Augment(config.image.augmentation, spec.preprocessing, report)
         self.feed = Feed(data, augment, self.device, self.profile)
@@ -216,9 +215,9 @@ class Training:
         extremes = Extremes(self.processes.rank, self.processes.size)
         # Boundaries cost time and choose nothing here.
         result = self.score("validation", boundary=False, on_scored=extremes.add)
-        extremes = Extremes.joined(self.processes.gather(extremes))
         scores, checked = result.scores, result.loss
         if scores.mean_iou > done.best_mean_iou:
+            extremes = Extremes.joined(self.processes.gather(extremes))  # of the best epoch alone they are shown
             done.best_mean_iou, done.best_epoch = scores.mean_iou, number
             parameters = sum(p.numel() for p in self.model.parameters())
             about = {"epoch": number, "validation_mean_iou": scores.mean_iou, "parameters": parameters}

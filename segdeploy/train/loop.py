@@ -103,22 +103,12 @@ def train(
             )
             plan = make_plan(samples, processes.size, config.trainer)
             check_mixing(config.image.augmentation, plan.share // plan.batches)
-            freeze_configured(segmenter, config)
+            frozen = freeze_configured(segmenter, config)
             build_optimizer(segmenter, config.trainer)
-            _try_training(config, spec, segmenter, plan.share // plan.batches)
+            try_training(segmenter, plan.share // plan.batches, config.image.training_size, frozen=frozen)
             new = partial(_begin, config, tables, spec, segmenter, parts, report, skip or Skip())
             run, model = processes.once(lambda: new(files.next_free(output / name), model_folder))
         return Training(config, run, model, spec, segmenter, parts, report, processes, skip or Skip()).go(on_epoch)
-
-
-def _try_training(config: RunConfig, spec: ModelSpec, segmenter: Segmenter, batch_size: int) -> None:
-    crops = [(s.height, s.width) for s in config.image.augmentation if s.type == "random_crop"]
-    try_training(
-        segmenter,
-        batch_size,
-        crops[0] if crops else (spec.preprocessing.height, spec.preprocessing.width),
-        frozen=not config.image.encoder.get("trainable", True),
-    )
 
 
 def _begin(

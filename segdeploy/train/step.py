@@ -130,7 +130,7 @@ class Step:
 
     def _forward(self, batch: Batch, targets: list[Tensor], weights: Tensor, sums: Tensor) -> Tensor:
         """This batch's part of the step's loss; added to `sums`, without and with the auxiliary maps."""
-        with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
+        with autocast(self.device, self.half):
             logits, auxiliary = self.learner(batch.images)
         self.profile.mark("forward")
         last = len(targets) - 1  # one target for all maps, or one for each
@@ -196,6 +196,18 @@ class _Reading:
         if self._event is not None:
             self._event.synchronize()
         return self._host
+
+
+def half_of(config: Trainer, device: torch.device) -> torch.dtype | None:
+    """The type that the network computes in where that is not float32."""
+    if not config.use_mixed_precision or device.type != "cuda":
+        return None
+    return torch.bfloat16 if config.use_mixed_precision == "bf16" else torch.float16
+
+
+def autocast(device: torch.device, half: torch.dtype | None) -> torch.autocast:
+    """Mixed precision with `half_of`'s type inside; nothing where that is None."""
+    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from segdeploy.train.ema import build_ema
 from segdeploy.train.freeze import freeze_configured
 from segdeploy.train.losses import build_loss
 from segdeploy.train.optim import build_optimizer
-from segdeploy.train.step import scale_masks
+from segdeploy.train.step import autocast, half_of, scale_masks
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,10 +46,7 @@ class StepTrial:
     def __init__(self, segmenter: Segmenter, config: RunConfig, report: ScanReport, device: torch.device) -> None:
         self.device, self.trainer, self.classes = device, config.trainer, len(report.classes)
         image = config.image
-        crops = [(s.height, s.width) for s in image.augmentation if s.type == "random_crop"]
-        assert image.preprocessing.height is not None  # `settle_input_size` was there
-        assert image.preprocessing.width is not None
-        self.size = crops[0] if crops else (image.preprocessing.height, image.preprocessing.width)
+        self.size = image.training_size
         self.model = copy.deepcopy(segmenter).to(device).to(memory_format=torch.channels_last).train()
         if freeze_configured(self.model, config):
             backbone_of(self.model.encoder).eval()
@@ -58,8 +55,7 @@ class StepTrial:
         # The rate may not be settled yet; here it moves the copy by next to nothing.
         self.optimizer = build_optimizer(self.model, config.trainer.model_copy(update={"learning_rate": 1e-12}))
         self.ema = build_ema(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
-        self.half = torch.bfloat16 if config.trainer.use_mixed_precision == "bf16" else torch.float16
-        self.mixed = bool(config.trainer.use_mixed_precision) and device.type == "cuda"
+        self.half = half_of(config.trainer, device)
         self._needs: dict[int, int] = {}
 
     def __enter__(self) -> Self:
@@ -120,7 +116,7 @@ class StepTrial:
         return images / min(times[1:] or times)
 
     def _step(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        with torch.autocast(self.device.type, dtype=self.half, enabled=self.mixed):
+        with autocast(self.device, self.half):
             logits, auxiliary = self.model.forward_aux(x, upsample=self.upsample)
         loss = self._loss(logits, y)
         for weight, more in auxiliary:
