@@ -214,5 +214,12 @@ def _as_steps(value: Any) -> Any:
     return tuple(value)  # strict: what has passed through here is no longer JSON
 
 
+def lonely(step: Augmentation, batch_size: int) -> str:
+    """What is wrong with a step that takes pixels from another sample of the batch, where there is none; else ""."""
+    if batch_size > 1 or not isinstance(step, CutMix | CopyPaste):
+        return ""
+    return f"{step.type} needs another sample in the batch; raise trainer.batch_size above 1"
+
+
 Augmentations = Annotated[tuple[Augmentation, ...], BeforeValidator(_as_steps)]
 """A list of steps; true: random_horizontal_flip and random_rotate, each with its defaults; false: none."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from segdeploy.config.augmentation import GEOMETRIC
+from segdeploy.config.augmentation import GEOMETRIC, lonely
 from segdeploy.config.explain import drop_unknown, explain, suggest
 from segdeploy.config.ludwig import translate
 from segdeploy.config.override import SHORT, apply_overrides
@@ -214,8 +214,7 @@ def _check_augmentation(config: RunConfig, source: Source) -> None:
         if isinstance(step, GEOMETRIC) and step.type in {s.type for s in steps[:place]}:
             said = f"{step.type} may stand once; give it the whole range"
             raise ConfigError(f"{source.where(path)}: {dotted(path)}: {said}")
-        if step.type in ("random_cut_mix", "random_copy_paste") and config.trainer.batch_size == 1:
-            said = f"{step.type} needs another sample in the batch; raise trainer.batch_size above 1"
+        if config.trainer.batch_size != "auto" and (said := lonely(step, config.trainer.batch_size)):
             raise ConfigError(f"{source.where(path)}: {dotted(path)}: {said}")
         if step.type != "random_copy_paste" or step.classes == "rare" or names is None:
             continue

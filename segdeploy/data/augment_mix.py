@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from segdeploy.config.augmentation import lonely
 from segdeploy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 def check_mixing(steps: Sequence[Augmentation], batch_size: int) -> None:
     """ConfigError where a step takes pixels from another sample of the batch and there is none."""
     for step in steps:
-        if step.type in ("random_cut_mix", "random_copy_paste") and batch_size < 2:
-            raise ConfigError(
-                f"augmentation {step.type} needs another sample in the batch; raise trainer.batch_size above 1"
-            )
+        if said := lonely(step, batch_size):
+            raise ConfigError(f"augmentation {said}")
 
 
 def cut_mix(x: Tensor, y: Tensor, step: CutMix, generator: torch.Generator) -> tuple[Tensor, Tensor]:
