@@ -28,6 +28,7 @@ from segdeploy.train.feed import Feed
 from segdeploy.train.freeze import freeze_configured, rest
 from segdeploy.train.learner import build_learner, with_shared_statistics
 from segdeploy.train.losses import build_loss
+from segdeploy.train.memory import keep_freed_memory
 from segdeploy.train.optim import build_optimizer
 from segdeploy.train.pace import Pace
 from segdeploy.train.plan import make_plan
@@ -158,7 +159,8 @@ class Training:
             total = self.config.trainer.epochs * self.plan.steps
             log.info("learning rate: cosine, once down over all %d steps; Ludwig restarts every t_0 steps", total)
         # Where no state is kept, a signal that waits would only cost time.
-        with nullcontext() if self.skip.progress else self.stop, ends_in_one_line(self):
+        stop = nullcontext() if self.skip.progress else self.stop
+        with keep_freed_memory(), stop, ends_in_one_line(self):
             return self._go(on_epoch)
 
     def _go(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
