@@ -58,15 +58,16 @@ def is_finite(path: Path) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in _load(path)[0].values())
 
 
-def save_training_state(
-    path: Path,
-    model: nn.Module,
-    ema: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    progress: dict[str, Any],
-    more: dict[str, Tensor] | None = None,
-) -> None:
-    """All that `load_training_state` needs to go on as if nothing had happened; `more` are tensors of the run."""
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which each process may have a part, put together; then every process has to call this."""
+    put_together = getattr(tensor, "full_tensor", None)
+    return tensor if put_together is None else put_together()
+
+
+def training_state(
+    model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_training_state` writes of them. Where processes share a network out, all of them have to call this."""
     tensors = {f"{_MODEL}{name}": t for name, t in model.state_dict().items()}
     if ema is not None:
         tensors |= {f"{_EMA}{name}": t for name, t in ema.state_dict().items()}
@@ -78,9 +79,31 @@ def save_training_state(
                 tensors[f"{_OPTIMIZER}{index}.{name}"] = value
             elif value is not None:  # sgd without momentum
                 numbers[f"{index}.{name}"] = value
-    tensors |= {f"{_RUN}{name}": t for name, t in (more or {}).items()}
     groups = [{k: v.item() if isinstance(v, torch.Tensor) else v for k, v in g.items()} for g in state["param_groups"]]
-    _save(path, tensors, {"progress": progress, "param_groups": groups, "slots": numbers})
+    # One at a time: only the CPU has room for all of them.
+    return {n: _at_home(t) for n, t in tensors.items()}, {"param_groups": groups, "slots": numbers}
+
+
+def _at_home(tensor: Tensor) -> Tensor:
+    return tensor if getattr(tensor, "full_tensor", None) is None else whole(tensor).cpu()
+
+
+def save_training_state(
+    path: Path,
+    state: tuple[dict[str, Tensor], dict[str, Any]],
+    progress: dict[str, Any],
+    more: dict[str, Tensor] | None = None,
+) -> None:
+    """All that `load_training_state` needs to go on as if nothing had happened.
+
+    Args:
+        path: the file.
+        state: of `training_state`.
+        progress: how far the run is, JSON-ready.
+        more: tensors of the run.
+    """
+    tensors, about = state
+    _save(path, tensors | {f"{_RUN}{n}": t for n, t in (more or {}).items()}, {"progress": progress, **about})
 
 
 def load_training_state(
@@ -105,7 +128,7 @@ def load_training_state(
         for slot, value in state.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 # The file knows no strides, and fused optimisers walk parameter and slot in one stride.
-                state[slot] = torch.empty_like(parameter).copy_(value)
+                state[slot] = torch.empty_like(parameter).copy_(_share(value, parameter))
     return about["progress"], {n.removeprefix(_RUN): t for n, t in tensors.items() if n.startswith(_RUN)}
 
 
@@ -129,9 +152,21 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ModelError(f"{path}: not a readable safetensors file: {e}") from e
 
 
+def _share(tensor: Tensor, like: Tensor) -> Tensor:
+    """The part of a whole tensor that this process has of `like`; nothing is sent."""
+    if getattr(like, "full_tensor", None) is None or getattr(tensor, "full_tensor", None) is not None:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    spread: Any = like
+    mesh = spread.device_mesh
+    return distribute_tensor(tensor.to(mesh.device_type), mesh, spread.placements, src_data_rank=None)
+
+
 def _fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    own = model.state_dict()
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict({n: _share(t, own[n]) if n in own else t for n, t in tensors.items()})
     except RuntimeError as e:
         detail = str(e).splitlines()[1].strip() if len(str(e).splitlines()) > 1 else str(e)
         raise ModelError(f"{path}: the weights are not those of this model: {detail[:300]}") from e

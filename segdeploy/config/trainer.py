@@ -53,6 +53,9 @@ class Trainer(Frozen):
     which is faster and changes what is learnt."""
     sync_batchnorm: bool | None = None
     """Whether batch norm takes its statistics over the batches of all processes, which needs CUDA; null: there, yes."""
+    sharding: bool = False
+    """Of several processes, each keeps a share of the weights, their average, the gradients and the optimiser's state
+    (FSDP2): room for large encoders, for more messages. false: each keeps all of it."""
     distributed_timeout: PositiveFloat = 600.0
     """Seconds after which processes that train together and wait for another give up."""
     checkpoints_per_epoch: Annotated[int, Field(ge=0)] = 0

@@ -10,7 +10,7 @@ from PIL import Image
 
 from segdeploy import files
 from segdeploy import run_folder as place
-from segdeploy.checkpoint import save_tensors
+from segdeploy.checkpoint import save_tensors, whole
 from segdeploy.errors import SegdeployError
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ def report_divergence(
         "images": names,
         "masks": [str(samples[i].mask) for batch in error.batches for i in batch.samples],
     }
+    weights = {f"model.{name}": whole(t).cpu() for name, t in model.state_dict().items()}
     # Of several processes that each saw finite sums, whose total is not, the first one speaks for all.
     if error.mine or processes.first:
         folder = run / place.DIVERGED_FOLDER
         stem = f"batch_{processes.rank}" if processes.rank else "batch"
-        tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
-        tensors["images"] = torch.cat([b.images for b in error.batches])
-        tensors["masks"] = torch.cat([b.masks for b in error.batches]).to(torch.uint8)
-        save_tensors(folder / f"{stem}.safetensors", tensors, about)
+        images = torch.cat([b.images for b in error.batches])
+        masks = torch.cat([b.masks for b in error.batches]).to(torch.uint8)
+        save_tensors(folder / f"{stem}.safetensors", weights | {"images": images, "masks": masks}, about)
         files.write_json(folder / f"{stem}.json", about)
         _draw(folder / f"{stem}.png", error.batches, spec)
     blamed = "the step before made the weights infinite or NaN with" if error.ruined else "with"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -36,6 +37,7 @@ from segdeploy.train.profile import Profile
 from segdeploy.train.randomness import Randomness
 from segdeploy.train.record import Record, training_set_metadata
 from segdeploy.train.schedule import Plateau, learning_rate
+from segdeploy.train.sharding import gather, is_sharded, shard
 from segdeploy.train.signals import StopRequest
 from segdeploy.train.state import State
 from segdeploy.train.step import Step, half_of
@@ -107,14 +109,18 @@ class Training:
         self.model = with_shared_statistics(segmenter, trainer, processes)
         self.frozen = freeze_configured(self.model, config)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
-        optimizer = build_optimizer(self.model, trainer)
         self.ema = build_ema(self.model, trainer.ema_decay) if trainer.ema_decay else None
+        self.whole = copy.deepcopy(self.model) if is_sharded(trainer, processes) else None
+        """Of a network that is shared out: what is validated and shipped, filled after each epoch."""
         self.half = half_of(trainer, self.device)
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
         augment = Augment(config.image.augmentation, spec.preprocessing, report)
         self.feed = Feed(data, augment, self.device, self.profile)
         size = (spec.preprocessing.height, spec.preprocessing.width)
         learner = build_learner(self.model, trainer, processes, size)
+        if self.ema is not None and self.whole is not None:
+            shard(self.ema.module, processes)
+        optimizer = build_optimizer(self.model, trainer)
         self.step = Step(
             learner,
             self.model,
@@ -214,6 +220,8 @@ class Training:
         self._train(number)
         loss = float(self.state.losses[0] / self.plan.steps)
         started = time.perf_counter()
+        if self.whole is not None:
+            gather(self.whole, self._learnt)
         extremes = Extremes(self.processes.rank, self.processes.size)
         # Boundaries cost time and choose nothing here.
         result = self.score("validation", boundary=False, on_scored=extremes.add)
@@ -292,6 +300,10 @@ class Training:
     @property
     def kept(self) -> torch.nn.Module:
         """The weights that are validated and shipped: the average where there is one."""
+        return self.whole or self._learnt
+
+    @property
+    def _learnt(self) -> torch.nn.Module:
         return self.model if self.ema is None else self.ema.module
 
     def score(self, part: Part, *, boundary: bool, on_scored: OnScored | None = None) -> EvalResult:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segdeploy.errors import ConfigError
+from segdeploy.train.sharding import is_sharded, shard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ class Learner(nn.Module):
 
 
 def build_learner(segmenter: Segmenter, config: Trainer, processes: Processes, size: tuple[int, int]) -> nn.Module:
-    """`segmenter` ready to train: what is called with images (N, 3, H, W).
+    """`segmenter` ready to train: what is called with images (N, 3, H, W). Build the optimiser after it.
 
     Args:
         segmenter: on the device, with the same weights in every process.
@@ -43,7 +44,9 @@ def build_learner(segmenter: Segmenter, config: Trainer, processes: Processes, s
         size: height and width of images that it can take.
     """
     learner: nn.Module = Learner(segmenter, upsample=config.loss_at == "image")
-    if processes.size > 1:
+    if is_sharded(config, processes):
+        shard(learner, processes)
+    elif processes.size > 1:
         on_cuda = processes.device.type == "cuda"
         learner = DistributedDataParallel(
             learner,

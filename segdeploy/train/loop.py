@@ -34,6 +34,7 @@ from segdeploy.train.losses import class_weights
 from segdeploy.train.optim import build_optimizer
 from segdeploy.train.plan import make_plan
 from segdeploy.train.record import training_set_metadata
+from segdeploy.train.sharding import check_sharding
 from segdeploy.train.track import Trackers
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def train(
     with joined(device, config.trainer.distributed_timeout) as processes:
         with processes.together():
             check_sync_batchnorm(config.trainer, processes)
+            check_sharding(config.trainer, processes)
             tables = configured_tables(config.data, tables)
             parts, report = processes.once(lambda: checked_parts(config, tables))
             config = settle_input_size(config, report.sizes)
@@ -172,6 +174,7 @@ def resume(
     with joined(device, config.trainer.distributed_timeout) as processes:
         with processes.together():
             check_sync_batchnorm(config.trainer, processes)
+            check_sharding(config.trainer, processes)
             spec = bundle.read_spec(model)
             parts, report = processes.once(lambda: _known_parts(config, run, tables, spec.classes))
             training = Training(config, run, model, spec, build(spec), parts, report, processes, skip or Skip())

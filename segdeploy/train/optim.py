@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from segdeploy.config.optimizer import Optimizer
     from segdeploy.config.trainer import Trainer
 
-_OF_TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
+OF_TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
@@ -47,11 +47,11 @@ def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:
     for group in groups:
         group["lr"] = config.peak_learning_rate * group["lr_scale"]
     options = rule.settings
-    if rule.type in _OF_TORCH:
+    if rule.type in OF_TORCH:
         # One kernel for all parameters, on the CPU too; adagrad's is not in every torch for other devices.
         if rule.type in _FUSED and (rule.type != "adagrad" or groups[0]["params"][0].device.type == "cpu"):
             options["fused"] = True
-        return _OF_TORCH[rule.type](groups, lr=config.peak_learning_rate, **options)
+        return OF_TORCH[rule.type](groups, lr=config.peak_learning_rate, **options)
     import timm
     from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 

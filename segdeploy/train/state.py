@@ -9,7 +9,7 @@ import torch
 
 from segdeploy import files
 from segdeploy import run_folder as place
-from segdeploy.checkpoint import load_training_state, save_training_state
+from segdeploy.checkpoint import load_training_state, save_training_state, training_state
 from segdeploy.errors import ModelError, SegdeployError
 from segdeploy.train.schedule import Plateau
 
@@ -79,6 +79,7 @@ class State:
         if self.progress.batches:
             streams = self.randomness.state()
             tensors = {_SUMS: self.losses} | {f"{_RANDOM}{name}": t for name, t in streams.items()}
+        held = training_state(self.model, self.ema, self.optimizer)
         if not self.randomness.processes.first:
             return
         self.progress.scaler = self.scaler.state_dict()
@@ -87,7 +88,7 @@ class State:
         about = asdict(self.progress)
         file = folder / place.LATEST_FILE
         try:
-            save_training_state(file, self.model, self.ema, self.optimizer, about, tensors)
+            save_training_state(file, held, about, tensors)
             shown = {k: v for k, v in about.items() if k not in ("scaler", "plateau", "plan")}
             files.write_json(folder / place.PROGRESS_FILE, shown | {"epochs": epochs})
         except SegdeployError as e:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from segdeploy.train.clip import clip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor, nn
     from torch.optim.swa_utils import AveragedModel
@@ -154,12 +154,15 @@ class Step:
             return [batch.masks]
         size = batch.images.shape[-2:]
         if size not in self._sizes:
-            self._sizes[size] = map_sizes(self.model, batch.images[:1])
+            self._sizes[size] = map_sizes(self.learner, batch.images[:1])
         return [scale_masks(batch.masks, s) for s in self._sizes[size]]
 
     def _unshared(self) -> Any:
         """Gradients stay here until the last batch; a module that is not shared has nothing to say on that."""
-        return cast("Any", self.learner).no_sync() if hasattr(self.learner, "no_sync") else nullcontext()
+        learner = cast("Any", self.learner)
+        if hasattr(learner, "set_requires_gradient_sync"):
+            return _kept_back(learner)
+        return learner.no_sync() if hasattr(learner, "no_sync") else nullcontext()
 
     def _update(self) -> None:
         if self.clipping.limits:
@@ -176,6 +179,15 @@ class Step:
         ruined = not all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
         blamed = self._before if ruined and self._before else taken
         raise DivergedError(blamed, losses, mine=ruined or not math.isfinite(own), ruined=ruined)
+
+
+@contextmanager
+def _kept_back(sharded: Any) -> Iterator[None]:
+    sharded.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        sharded.set_requires_gradient_sync(True)
 
 
 class _Reading:
@@ -211,10 +223,16 @@ def autocast(device: torch.device, half: torch.dtype | None) -> torch.autocast:
 
 
 @torch.no_grad()
-def map_sizes(model: Segmenter, image: Tensor) -> list[tuple[int, int]]:
-    """Height and width of the logits of each map for an image (1, 3, H, W); the model stays as it is."""
-    modes = {module: module.training for module in model.modules()}
-    logits, more = model.eval().forward_aux(image, upsample=False)
+def map_sizes(learner: nn.Module, image: Tensor) -> list[tuple[int, int]]:
+    """Height and width of the logits of each map for an image (1, 3, H, W).
+
+    Args:
+        learner: of `build_learner`, with the loss at the decoder; it stays as it is.
+        image: anything.
+    """
+    learner = getattr(learner, "_orig_mod", learner)  # not worth a compilation
+    modes = {module: module.training for module in learner.modules()}
+    logits, more = learner.eval()(image)
     for module, mode in modes.items():
         module.training = mode
     return [(x.shape[-2], x.shape[-1]) for x in (logits, *(x for _, x in more))]

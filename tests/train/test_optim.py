@@ -9,7 +9,7 @@ import torch
 from timm.optim import Adafactor, Adan, Lamb, Lars, Lion, Muon, param_groups_layer_decay
 from torch import nn
 
-from segdeploy.checkpoint import load_training_state, save_training_state
+from segdeploy.checkpoint import load_training_state, save_training_state, training_state
 from segdeploy.config.optimizer import RULES, Optimizer
 from segdeploy.config.trainer import Trainer
 from segdeploy.encoders import mit, unet, vit
@@ -91,7 +91,7 @@ def test_a_rule_goes_on_from_a_checkpoint_as_if_nothing_had_happened(name, tmp_p
     model = network()
     optimizer = build(model, name, weight_decay=0.1, **keys)
     learn(model, optimizer, 3)
-    save_training_state(tmp_path / "state", model, None, optimizer, {})
+    save_training_state(tmp_path / "state", training_state(model, None, optimizer), {})
     learn(model, optimizer, 2, seed=5)
     again = network()
     resumed = build(again, name, weight_decay=0.1, **keys)

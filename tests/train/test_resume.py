@@ -205,9 +205,9 @@ def test_checkpoints_come_as_often_as_they_are_asked_for(taught_config, small_ta
 
     saved, save = [], state.save_training_state
 
-    def note(path, model, ema, optimizer, progress, more):
+    def note(path, held, progress, more):
         saved.append((progress["epoch"], progress["batches"]))
-        save(path, model, ema, optimizer, progress, more)
+        save(path, held, progress, more)
 
     monkeypatch.setattr(state, "save_training_state", note)
     words = ["trainer.steps_per_checkpoint=0", "trainer.checkpoints_per_epoch=2", "trainer.epochs=1"]
