@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = timedelta(days=7)
 _LOST = ("gloo", "nccl", "connection closed", "connection reset", "timed out", "broken pipe")
 """What torch's errors say where another process has gone."""
 
@@ -79,17 +80,23 @@ class Processes:
         dist.all_gather_object(found, value)
         return found  # type: ignore[return-value]
 
-    def once(self, work: Callable[[], Value]) -> Value:
-        """What `work` returns in process 0, in all of them; its SegdeployError too."""
+    def once(self, work: Callable[[], Value], *, patient: bool = False) -> Value:
+        """What `work` returns in process 0, in all of them; its SegdeployError too.
+
+        The others wait for it as long as the processes' timeout says; `patient` ones as long as process 0 lives.
+        """
         if self.size == 1:
             return work()
         found: list[tuple[Value | None, SegdeployError | None]] = [(None, None)]
+        group = dist.new_group(backend="gloo", timeout=_PATIENCE) if patient else None
         if self.first:
             try:
                 found = [(work(), None)]
             except SegdeployError as e:
                 found = [(None, e)]
-        dist.broadcast_object_list(found, 0)
+        dist.broadcast_object_list(found, 0, group=group)
+        if group is not None:
+            dist.destroy_process_group(group)
         value, error = found[0]
         if error is not None:
             raise error

@@ -87,7 +87,7 @@ def train(
             check_sync_batchnorm(config.trainer, processes)
             check_sharding(config.trainer, processes)
             tables = configured_tables(config.data, tables)
-            parts, report = processes.once(lambda: checked_parts(config, tables))
+            parts, report = processes.once(lambda: checked_parts(config, tables), patient=True)
             config = settle_input_size(config, report.sizes)
             torch.manual_seed(config.trainer.seed)
             start = bundle.open_model(start_from) if start_from else None
@@ -176,7 +176,7 @@ def resume(
             check_sync_batchnorm(config.trainer, processes)
             check_sharding(config.trainer, processes)
             spec = bundle.read_spec(model)
-            parts, report = processes.once(lambda: _known_parts(config, run, tables, spec.classes))
+            parts, report = processes.once(lambda: _known_parts(config, run, tables, spec.classes), patient=True)
             training = Training(config, run, model, spec, build(spec), parts, report, processes, skip or Skip())
             training.load()
         return training.go(on_epoch)

@@ -128,6 +128,22 @@ def test_lost_process_ends_the_other_with_one_line(how, together, arguments):
     assert "Traceback" not in said[0]
 
 
+def test_a_long_look_at_the_data_is_waited_for(together, arguments):
+    """That of a large data set, the first time, takes longer than any step."""
+    slow = """
+import time
+from segdeploy.train import loop
+check = loop.checked_parts
+def checked_parts(*values):
+    time.sleep(4)
+    return check(*values)
+loop.checked_parts = checked_parts
+"""
+    words = arguments(PLAIN, "--set", "trainer.distributed_timeout=2", "--set", "trainer.epochs=1")
+    codes, said = together(*words, before=(slow, ""))
+    assert codes == [0, 0], said
+
+
 def test_mistake_is_said_once(together, arguments, tmp_path):
     codes, said = together(*arguments(PLAIN, "--set", "trainer.sync_batchnorm=true"))
     assert codes == [2, 2], said
