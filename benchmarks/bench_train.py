@@ -1,153 +1,344 @@
-"""Training throughput, side by side in one run: segdeploy's step against a plain torch loop on the same network.
+"""Training throughput, side by side in one run: segdeploy's step against a plain loop on the same network.
 
-    pip install "segdeploy[all-cpu]"
-    python benchmarks/bench_train.py TRAIN.csv -c benchmarks/camvid/fpn_mobilenetv3.yaml
+    pip install "segdeploy[all-cpu]" segmentation-models-pytorch
+    python benchmarks/bench_train.py TRAIN.csv -c benchmarks/camvid/fpn_mobilenetv3.yaml -o result.json
 
-Both train the configuration's network from the same weights, with batches of 8 crops, flips, cross-entropy and AdamW.
-The plain loop is what users write: files opened by Pillow for every sample, flip and crop in NumPy, normalised on the
-CPU, default memory format, default AdamW. segdeploy's side augments as the configuration says and clips gradients, as
-`segdeploy train` does; its images are decoded before the clock starts, as from the second epoch on, and the time of
-that first pass stands beside the result. The sides take turns in blocks of steps; each pair of blocks gives one ratio.
+Both train the configuration's network from the same weights, with batches of `batch_size` (or --batch), the same
+augmentation, losses, AdamW and clipping. The plain loop is what users write: a torch DataLoader that opens files with
+Pillow, torchvision's v2 transforms on tv_tensors, segmentation_models_pytorch's losses, default memory format and
+allocator; once without worker processes and once with --workers of them. segdeploy's side is `segdeploy train`'s own
+feed and step, with the samples decoded before the clock starts, as from the second epoch on.
+
+Each side is a process of its own, with the environment that it has when it runs alone; they take turns in blocks of
+steps, and each round gives one ratio. First of all both sides take 20 steps on the same batches, and their losses are
+compared: what is faster must not learn something else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import time
+from contextlib import closing, nullcontext
+from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from segdeploy.benchmark.timing import paired_ratio
 from segdeploy.config import load_config
+from segdeploy.config.augmentation import ColorJitter, Crop, HorizontalFlip, Scale
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
+from segdeploy.data.facts import read_facts
 from segdeploy.data.masks import read_mask
+from segdeploy.data.scan import judge
 from segdeploy.data.table import Sample, read_table
 from segdeploy.environment import describe_machine
+from segdeploy.files import write_json
 from segdeploy.model.segmenter import from_config
+from segdeploy.train.distributed import Processes
+from segdeploy.train.ema import build_ema
+from segdeploy.train.feed import Feed
+from segdeploy.train.learner import build_learner
+from segdeploy.train.losses import build_loss
+from segdeploy.train.memory import keep_freed_memory
 from segdeploy.train.optim import build_optimizer
+from segdeploy.train.profile import Profile
+from segdeploy.train.step import Batch, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from segdeploy.config import RunConfig
+    from segdeploy.config.schema import RunConfig
+    from segdeploy.data.scan import ScanReport
+    from segdeploy.model.segmenter import Segmenter
+    from segdeploy.model.spec import ModelSpec
 
-BATCH = 8
-
-
-def segdeploy_side(config: RunConfig, samples: list[Sample]) -> tuple[Callable[[list[int]], None], int]:
-    """One step as `segdeploy train` takes it."""
-    torch.manual_seed(0)
-    spec, model = from_config(config, config.mask.preprocessing.class_map(), pretrained=False)
-    model = model.to(memory_format=torch.channels_last).train()
-    optimizer = build_optimizer(model, config.trainer)
-    augment = Augment(config.image.augmentation, spec.preprocessing)
-    data = Dataset(samples, spec)
-    generator = torch.Generator().manual_seed(0)
-    loss_of = torch.nn.CrossEntropyLoss(ignore_index=255)
-
-    def step(order: list[int]) -> None:
-        for images, masks in data.batches(order, BATCH):
-            x, y = augment(torch.from_numpy(images), torch.from_numpy(masks), generator)
-            loss = loss_of(model(x.contiguous(memory_format=torch.channels_last)), y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-
-    return step, sum(p.numel() for p in model.parameters())
+CPU = Processes(torch.device("cpu"))
+COMPARED_STEPS = 20
+LARGEST_DIFFERENCE = 0.02
+"""Of the mean loss of the compared steps: the order of sums differs, and no norm's weight decays on our side."""
 
 
-def plain_side(
-    config: RunConfig, samples: list[Sample], crop: tuple[int, int]
-) -> tuple[Callable[[list[int]], None], int]:
-    """One step of a plain loop."""
-    torch.manual_seed(0)
-    spec, model = from_config(config, config.mask.preprocessing.class_map(), pretrained=False)
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    loss_of = torch.nn.CrossEntropyLoss(ignore_index=255)
-    random = np.random.default_rng(0)
-    mean, std = np.array(spec.preprocessing.mean, np.float32), np.array(spec.preprocessing.std, np.float32)
+class Sides:
+    """What both sides start from."""
 
-    def load(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
-        image = np.asarray(Image.open(sample.image).convert("RGB"))
-        assert sample.mask is not None
-        mask = read_mask(sample.mask, spec.classes)
-        top = random.integers(0, image.shape[0] - crop[0] + 1)
-        left = random.integers(0, image.shape[1] - crop[1] + 1)
-        window = slice(top, top + crop[0]), slice(left, left + crop[1])
-        image, mask = image[window], mask[window]
-        if random.random() < 0.5:
-            image, mask = image[:, ::-1], mask[:, ::-1]
-        x = (image.astype(np.float32) / 255 - mean) / std
-        return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))), torch.from_numpy(mask.astype(np.int64))
+    def __init__(self, config: RunConfig, table: Path, batch: int) -> None:
+        self.config, self.batch = config, batch
+        self.samples = read_table(table, config.image.name, config.mask.name)
+        self.classes = config.mask.preprocessing.class_map()
 
-    def step(order: list[int]) -> None:
-        for start in range(0, len(order), BATCH):
-            pairs = [load(samples[i]) for i in order[start : start + BATCH]]
-            loss = loss_of(model(torch.stack([p[0] for p in pairs])), torch.stack([p[1] for p in pairs]))
+    def network(self) -> tuple[ModelSpec, Segmenter]:
+        """The same weights each time."""
+        torch.manual_seed(0)
+        return from_config(self.config, self.classes, pretrained=False)
+
+    def report(self) -> ScanReport:
+        """What the masks hold, for losses with weights and crops about rare classes."""
+        return judge({"training": read_facts(self.samples)}, self.classes, self.config.preprocessing.allow)["training"]
+
+    def ours(self) -> tuple[ModelSpec, Augment, Step]:
+        """`segdeploy train`'s step."""
+        trainer = self.config.trainer
+        spec, model = self.network()
+        model = model.to(memory_format=torch.channels_last).train()
+        report = self.report()
+        augment = Augment(self.config.image.augmentation, spec.preprocessing, report)
+        step = Step(
+            build_learner(model, trainer, CPU, self.config.image.training_size),
+            model,
+            build_loss(self.config.mask.loss, report),
+            build_optimizer(model, trainer),
+            torch.amp.GradScaler("cpu", enabled=False),
+            build_ema(model, trainer.ema_decay) if trainer.ema_decay else None,
+            trainer,
+            None,
+            CPU,
+            Profile(CPU.device),
+        )
+        return spec, augment, step
+
+    def plain(self) -> tuple[ModelSpec, Callable[[Tensor, Tensor], float]]:
+        """A plain loop's step: images (N, 3, H, W) float32 and masks (N, H, W) int64 -> the loss."""
+        spec, model = self.network()
+        model.train()
+        trainer = self.config.trainer
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=trainer.peak_learning_rate, weight_decay=trainer.optimizer.weight_decay or 0.01
+        )
+        losses = [(loss.weight, plain_loss(loss.type)) for loss in self.config.mask.losses]
+
+        def step(images: Tensor, masks: Tensor) -> float:
             optimizer.zero_grad()
+            logits = model(images)
+            loss = sum(weight * loss_of(logits, masks) for weight, loss_of in losses)
             loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.gradient_clipping.clipglobalnorm or float("inf"))
             optimizer.step()
+            return float(loss.detach())
 
-    return step, sum(p.numel() for p in model.parameters())
+        return spec, step
+
+
+def plain_loss(name: str) -> nn.Module:
+    """The loss of that name in torch or segmentation_models_pytorch."""
+    if name == "dice":
+        import segmentation_models_pytorch as smp
+
+        dice: nn.Module = smp.losses.DiceLoss("multiclass", ignore_index=255)
+        return dice
+    if name == "softmax_cross_entropy":
+        return nn.CrossEntropyLoss(ignore_index=255)
+    raise SystemExit(f"this benchmark has no plain form of the loss {name}")
+
+
+class Pictures(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """Files as users read them, changed by torchvision."""
+
+    def __init__(self, samples: list[Sample], spec: ModelSpec, config: RunConfig) -> None:
+        self.samples, self.spec = samples, spec
+        size = (spec.preprocessing.height, spec.preprocessing.width)
+        fill = {tv_tensors.Image: 0, tv_tensors.Mask: 255}
+        changes: list[nn.Module] = [v2.Resize(size)]
+        for step in config.image.augmentation:
+            if isinstance(step, HorizontalFlip):
+                changes.append(v2.RandomHorizontalFlip(step.probability))
+            elif isinstance(step, Scale):
+                changes.append(v2.ScaleJitter(size, (step.min, step.max)))
+            elif isinstance(step, Crop):
+                changes.append(v2.RandomCrop((step.height, step.width), pad_if_needed=True, fill=fill))
+            elif isinstance(step, ColorJitter):
+                changes.append(v2.ColorJitter(step.brightness, step.contrast, step.saturation, step.hue))
+            else:
+                raise SystemExit(f"this benchmark has no plain form of {step.type}")
+        kinds = {tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, "others": None}
+        mean, std = list(spec.preprocessing.mean), list(spec.preprocessing.std)
+        self.change = v2.Compose([*changes, v2.ToDtype(kinds, scale=True), v2.Normalize(mean, std)])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        sample = self.samples[index]
+        assert sample.mask is not None
+        image = v2.functional.pil_to_tensor(Image.open(sample.image).convert("RGB"))
+        mask = torch.from_numpy(np.array(read_mask(sample.mask, self.spec.classes)))
+        changed: tuple[Tensor, Tensor] = self.change(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return changed
+
+
+def our_blocks(sides: Sides, steps: int) -> Iterator[float]:
+    """Seconds of one block of steps after the other."""
+    spec, augment, step = sides.ours()
+    data = Dataset(sides.samples, spec)
+    feed = Feed(data, augment, CPU.device, step.profile)
+    for index in range(len(data)):
+        data.stack([index])  # decoded once, as the first epoch does
+    generator = torch.Generator().manual_seed(0)
+    order = cycle(torch.randperm(len(data), generator=generator).tolist())
+    while True:
+        chunks = [[list(islice(order, sides.batch))] for _ in range(steps)]
+        started = time.perf_counter()
+        with closing(feed(chunks, [generator])) as batches:
+            for _ in chunks:
+                step(batches, 1, sides.config.trainer.peak_learning_rate, asked=False)
+        yield time.perf_counter() - started
+
+
+def plain_blocks(sides: Sides, steps: int, workers: int) -> Iterator[float]:
+    """Seconds of one block of steps after the other."""
+    spec, step = sides.plain()
+    torch.manual_seed(0)
+    pictures = Pictures(sides.samples, spec, sides.config)
+    loader = torch.utils.data.DataLoader(
+        pictures, sides.batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
+    )
+    batches = (batch for _ in cycle([0]) for batch in loader)
+    while True:
+        for _ in range(2 * workers + 1):  # what workers made ready while the other side had the cores
+            images, masks = next(batches)
+        step(images, masks)
+        started = time.perf_counter()
+        for images, masks in islice(batches, steps):
+            step(images, masks)
+        yield time.perf_counter() - started
+
+
+def serve(sides: Sides, side: str, steps: int) -> None:
+    """Run a block for each line on standard input, and print its seconds."""
+    keeping = keep_freed_memory() if side == "segdeploy" else nullcontext()
+    with keeping:
+        workers = 0 if side in ("segdeploy", "plain") else int(side.rsplit(" ", 1)[1])
+        blocks = our_blocks(sides, steps) if side == "segdeploy" else plain_blocks(sides, steps, workers)
+        for _ in sys.stdin:
+            print(next(blocks), flush=True)
+
+
+class Side:
+    """A side in a process of its own."""
+
+    def __init__(self, name: str, arguments: argparse.Namespace) -> None:
+        environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
+        if name == "segdeploy":
+            environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as its commands set it
+        words = [sys.executable, __file__, str(arguments.table), "-c", str(arguments.config), "--side", name,
+                 "--batch", str(arguments.batch or 0), "--steps", str(arguments.steps),
+                 "--threads", str(arguments.threads)]  # fmt: skip
+        self.process = subprocess.Popen(
+            words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def block(self) -> float:
+        """Seconds of its next block."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a side ended with {self.process.wait()}")
+        return float(line)
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+
+
+def losses_agree(sides: Sides) -> dict[str, Any]:
+    """Losses of both sides over the same batches and the same random numbers.
+
+    Raises:
+        SystemExit: they differ by more than rounding explains.
+    """
+    spec, augment, ours = sides.ours()
+    _, plain = sides.plain()
+    data = Dataset(sides.samples, spec)
+    order = np.random.default_rng(2).permutation(len(data))
+    generator = torch.Generator().manual_seed(1)
+    found: dict[str, list[float]] = {"segdeploy": [], "plain": []}
+    for number in range(COMPARED_STEPS):
+        chunk = [int(i) for i in np.take(order, range(number * sides.batch, (number + 1) * sides.batch), mode="wrap")]
+        images, masks = map(torch.from_numpy, data.stack(chunk))
+        x, y = augment(images, masks, generator)
+        torch.manual_seed(number)  # of dropout
+        batch = Batch(tuple(chunk), x.contiguous(memory_format=torch.channels_last), y)
+        found["segdeploy"].append(
+            float(ours(iter([batch]), 1, sides.config.trainer.peak_learning_rate, asked=False).values[0])
+        )
+        torch.manual_seed(number)
+        found["plain"].append(plain(x.contiguous(), y))
+    means = {name: float(np.mean(values)) for name, values in found.items()}
+    difference = abs(means["segdeploy"] - means["plain"]) / means["plain"]
+    if difference > LARGEST_DIFFERENCE:
+        raise SystemExit(f"the sides do not learn the same: mean losses {means}")
+    return {"losses": found, "relative_difference_of_means": difference}
 
 
 def main() -> None:
-    """Run both sides and print one JSON object."""
+    """Run all sides and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
     parser.add_argument("-c", "--config", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, help="write the result there, too")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=5, help="steps in a block")
+    parser.add_argument("--steps", type=int, default=6, help="steps in a block")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes that read for the second plain side")
+    parser.add_argument("--batch", type=int, default=0, help="default: the configuration's batch_size")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     config = load_config(arguments.config)
-    crop = next((s.height, s.width) for s in config.image.augmentation if s.type == "random_crop")
-    samples = read_table(arguments.table, config.image.name, config.mask.name)
-    ours, our_parameters = segdeploy_side(config, samples)
-    theirs, their_parameters = plain_side(config, samples, crop)
-    assert our_parameters == their_parameters
-    order = np.random.default_rng(1).permutation(len(samples)).tolist()
-    images = arguments.steps * BATCH
-    for warm in (ours, theirs):
-        warm(order[: 2 * BATCH])
-    began = time.perf_counter()
-    ours(order)  # decode once, as the first epoch does; the cache is what every later epoch sees
-    first_pass = time.perf_counter() - began
-    seconds: dict[str, list[float]] = {"segdeploy": [], "plain": []}
-    for turn in range(arguments.rounds):
-        block = [order[(turn * images + i) % len(order)] for i in range(images)]
-        sides = [("segdeploy", ours), ("plain", theirs)]
-        for name, step in sides if turn % 2 == 0 else sides[::-1]:
-            started = time.perf_counter()
-            step(block)
-            seconds[name].append(time.perf_counter() - started)
-    median, low, high = paired_ratio([[v] for v in seconds["plain"]], [[v] for v in seconds["segdeploy"]])
-    print(
-        json.dumps(
-            {
-                "images_per_second": {k: round(images / float(np.median(v)), 2) for k, v in seconds.items()},
-                "ratio": {"median": round(median, 3), "low": round(low, 3), "high": round(high, 3)},
-                "seconds": seconds,
-                "first_pass_seconds": round(first_pass, 1),
-                "rounds": arguments.rounds,
-                "parameters": our_parameters,
-                "crop": crop,
-                "batch": BATCH,
-                "threads": arguments.threads,
-                "machine": describe_machine(),
-            },
-            indent=2,
-        )
-    )
+    sides = Sides(config, arguments.table, arguments.batch or config.trainer.samples_per_step)
+    if arguments.side:
+        serve(sides, arguments.side, arguments.steps)
+        return
+    agreement = losses_agree(sides)
+    names = ["segdeploy", "plain", f"plain, workers {arguments.workers}"]
+    running = {name: Side(name, arguments) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    try:
+        for turn in range(-1, arguments.rounds):  # the first one warms up
+            for name in names[:: 1 if turn % 2 == 0 else -1]:
+                taken = running[name].block()
+                if turn >= 0:
+                    seconds[name].append(taken)
+    finally:
+        for side in running.values():
+            side.close()
+    images = arguments.steps * sides.batch
+    ratios = {}
+    for name in names[1:]:
+        median, low, high = paired_ratio([[v] for v in seconds[name]], [[v] for v in seconds["segdeploy"]])
+        ratios[name] = {"median": round(median, 3), "low": round(low, 3), "high": round(high, 3)}
+    result = {
+        "images_per_second": {k: round(images / float(np.median(v)), 2) for k, v in seconds.items()},
+        "times_as_fast_as": ratios,
+        "same_batches": agreement,
+        "seconds": seconds,
+        "rounds": arguments.rounds,
+        "steps": arguments.steps,
+        "batch": sides.batch,
+        "size": config.image.training_size,
+        "parameters": sum(p.numel() for p in sides.network()[1].parameters()),
+        "threads": arguments.threads,
+        "config": config.model_dump(mode="json", exclude={"data"}),
+        "machine": describe_machine(),
+    }
+    if arguments.output:
+        write_json(arguments.output, result)
+    print(json.dumps({k: v for k, v in result.items() if k not in ("config", "seconds", "same_batches")}, indent=2))
+    print(f"same batches: mean losses differ by {agreement['relative_difference_of_means']:.3%}")
 
 
 if __name__ == "__main__":

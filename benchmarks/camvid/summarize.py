@@ -138,10 +138,16 @@ def main() -> None:
     for number, group in enumerate(groups.values(), 1):
         lines += group_text(group, number)
     write_text(arguments.output, "\n".join(lines))
-    kept = [{"name": r.name, "config": r.config, "about": r.about, "epochs": r.rows, "best": r.best} for r in runs]
-    for run in kept:
-        run["about"] = {k: v for k, v in run["about"].items() if k != "tables"}  # paths of this machine
-        run["config"] = run["config"] | {"data": None}
+    kept = [
+        {
+            "name": run.name,
+            "config": run.config | {"data": None},
+            "about": {k: v for k, v in run.about.items() if k != "tables"},  # paths of this machine
+            "epochs": run.rows,
+            "best": run.best,
+        }
+        for run in runs
+    ]
     write_json(arguments.output.with_suffix(".json"), kept)
 
 

@@ -95,7 +95,7 @@ def choose(facts: MaskTotals, settled: Settled, samples: int, split: bool, machi
     pretrained = network.repository in machine.cached
     window = crop or size
     batch, batch_why = _batch(network, window, training, machine)
-    epochs, epochs_why = _epochs(training, machine)
+    epochs, epochs_why = _epochs(training, machine, pretrained=pretrained)
     weighted, weights_why = _weights(facts, settled)
     return Plan(
         network=network,
@@ -185,8 +185,8 @@ def _batch(network: Network, window: tuple[int, int], training: int, machine: Ma
     return batch, f"A step on {batch} pictures of {window[0]}x{window[1]} takes about {size} of {what}."
 
 
-def _epochs(training: int, machine: Machine) -> tuple[int, str]:
-    target, least, most = (100_000, 30, 200) if machine.gpu else (15_000, 10, 100)
+def _epochs(training: int, machine: Machine, *, pretrained: bool) -> tuple[int, str]:
+    target, least, most = (100_000, 30, 200) if machine.gpu else (15_000 if pretrained else 22_000, 10, 100)
     epochs = min(most, max(least, round(target / training / 5) * 5))
     return epochs, f"{training} training images; {epochs} epochs show {epochs * training:,} samples."
 
@@ -198,7 +198,7 @@ def _weights(facts: MaskTotals, settled: Settled) -> tuple[bool, str]:
     fact = f"the median class is {ratio:.1f} times as frequent as the rarest ({rarest}), in the masks that have them"
     if ratio > _SKEWED:
         return True, f"auto (median frequency / frequency): {fact}. Delete it to count every pixel the same."
-    return False, f"No class_weights: {fact}. Above some {_SKEWED}, try loss: {{class_weights: auto}}."
+    return False, f"No class_weights: {fact}. Above some {_SKEWED}, add class_weights: auto to the cross-entropy."
 
 
 def _probabilities(samples: int) -> tuple[float, float, float]:

@@ -94,7 +94,7 @@ def _image(found: Found, plan: Plan) -> list[str]:
         "      - {type: random_horizontal_flip}  # delete it where a class tells left from right",
         "      - {type: random_scale, min: 0.5, max: 2.0}  # things are near and far",
         *_crop(plan),
-        "      - {type: random_color, brightness: 0.3, contrast: 0.3, saturation: 0.3}  # light changes",
+        "      - {type: random_color, brightness: 0.3, contrast: 0.5, saturation: 0.5, hue: 0.05}  # light changes",
         *_comment("", plan.network_why, 4),
         *_comment("use_pretrained: ", plan.pretrained_why + ".", 4),
         f"    encoder: {{type: timm, model_name: {plan.network.model_name}, use_pretrained: {pretrained}}}",
@@ -106,8 +106,13 @@ def _crop(plan: Plan) -> list[str]:
     if plan.crop is None:
         return []
     (height, width), (full_height, full_width) = plan.crop, plan.size
-    why = f"{height / full_height:.0%} x {width / full_width:.0%}: faster, and each epoch sees other windows"
-    return [f"      - {{type: random_crop, height: {height}, width: {width}}}  # {why}"]
+    share = f"{height / full_height:.0%} x {width / full_width:.0%}"
+    why = (
+        f"{share}: faster, and each epoch sees other windows; half of them about a pixel of a rare class, the others "
+        "not of one class alone."
+    )
+    crop = f"{{type: random_crop, height: {height}, width: {width}, rare_class_probability: 0.5, cat_max_ratio: 0.75}}"
+    return [*_comment("", why, 6), f"      - {crop}"]
 
 
 def _mask(found: Found, facts: MaskTotals, settled: Settled, plan: Plan) -> list[str]:
@@ -135,8 +140,13 @@ def _mask(found: Found, facts: MaskTotals, settled: Settled, plan: Plan) -> list
     lines += [
         *_comment("", "A feature pyramid: light, and good on classes of very different size.", 4),
         f"    decoder: {{type: fpn, num_channels: {plan.network.channels}, merge_channels: 128}}",
+        *_comment(
+            "", "Dice counts each class of a picture alike, however few pixels it has: thin and rare ones gain.", 4
+        ),
         *_comment("class_weights: " if plan.weighted else "", plan.weights_why, 4),
-        *(["    loss: {class_weights: auto}"] if plan.weighted else []),
+        "    loss:",
+        f"      - {{type: softmax_cross_entropy{', class_weights: auto' if plan.weighted else ''}}}",
+        "      - {type: dice}",
         "",
     ]
     return lines

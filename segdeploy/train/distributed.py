@@ -14,7 +14,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -88,7 +88,7 @@ class Processes:
         if self.size == 1:
             return work()
         found: list[tuple[Value | None, SegdeployError | None]] = [(None, None)]
-        group = dist.new_group(backend="gloo", timeout=_PATIENCE) if patient else None
+        group = cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=_PATIENCE)) if patient else None
         if self.first:
             try:
                 found = [(work(), None)]
@@ -144,6 +144,7 @@ def joined(device: str, timeout: float) -> Iterator[Processes]:
     log.info("%d processes, this one on %s", size, place)
     with _one_line(processes, timeout), quiet(rank > 0):
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
+        processes.gather(None)  # whoever is still on the way here would miss process 0, should that fail at once
         yield processes
         dist.destroy_process_group()  # after an error the others are gone, and their end would be waited for
 

@@ -80,7 +80,10 @@ def test_the_text_says_what_is_true(folder):
     assert "7 training images; 100 epochs show 700 samples." in said  # 0.6 of 12
     assert "A step on 2 pictures of 64x64 takes about 16 MiB of memory." in said  # 2 * 64 * 64 * 2000 bytes
     settings = load_config(config)
-    assert settings.mask.loss.class_weights == "auto"
+    assert [(loss.type, loss.class_weights) for loss in settings.mask.losses] == [
+        ("softmax_cross_entropy", "auto"),
+        ("dice", None),
+    ]
     assert settings.mask.preprocessing.ignore_index == 255
     assert (settings.image.preprocessing.height, settings.image.preprocessing.width) == (64, 64)
     parts = read_parts(configured_tables(settings.data, Tables()), settings)
@@ -184,6 +187,25 @@ def test_the_machine_decides():
     assert plan(samples=9).batch_size == 2
     assert plan(samples=100_000).epochs == 10
     assert plan(samples=5).epochs == 100
+    assert cached.epochs < small.epochs  # what the encoder knows already
+
+
+def test_windows_of_large_pictures_look_for_rare_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for number in range(10):
+        mask = np.zeros((200, 300), np.uint8)
+        mask[:20, :30] = 1
+        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{number}.png")
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (200, 300, 3)).astype(np.uint8)).save(
+            tmp_path / "data" / "images" / f"{number}.png"
+        )
+    config = write_config(Path("data"), Path("config.yaml"), machine=CPU).config
+    crop = next(step for step in load_config(config).image.augmentation if step.type == "random_crop")
+    assert (crop.height, crop.width) == (160, 224)
+    assert (crop.rare_class_probability, crop.cat_max_ratio) == (0.5, 0.75)
+    assert "half of them about a pixel of a rare class" in config.read_text()
 
 
 @pytest.mark.parametrize(("counts", "weighted"), [({0: 900, 1: 90, 2: 10}, False), ({0: 900, 1: 101, 2: 10}, True)])
