@@ -5,7 +5,8 @@
 
 Both train on the same generated pictures with the same batch size, optimiser and learning rate, on the same number of
 threads, each in a process of its own, and take turns. Counted is the second epoch of a run from its first batch to its
-last, with all that happens between batches; checks, preprocessing, the first epoch, validation and saving are not.
+last; checks, preprocessing, the first epoch, validation and saving are not. segdeploy's side has
+OMP_WAIT_POLICY=PASSIVE, as its commands set it; nothing watches for other work, so the machine has to be idle.
 Ludwig's U-Net has max pooling where ours has strided convolutions, so parameters and labels differ; both are printed.
 """
 
@@ -153,7 +154,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="height and width of the pictures")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--count", type=int, default=64, help="pictures in all")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     config = configuration(arguments.size, arguments.batch)

@@ -5,13 +5,15 @@
 
 Both train the configuration's network from the same weights, with batches of `batch_size` (or --batch), the same
 augmentation, losses, AdamW and clipping. The plain loop is what users write: a torch DataLoader that opens files with
-Pillow, torchvision's v2 transforms on tv_tensors, segmentation_models_pytorch's losses, default memory format and
-allocator; once without worker processes and once with --workers of them. segdeploy's side is `segdeploy train`'s own
-feed and step, with the samples decoded before the clock starts, as from the second epoch on.
+Pillow, torchvision's v2 transforms on tv_tensors, segmentation_models_pytorch's losses, default memory format; once
+without worker processes, once with --workers of them, and once in channels_last. Its crops lie anywhere: windows about
+rare classes cost our side alone. segdeploy's side is `segdeploy train`'s own feed and step, with the samples decoded
+before the clock starts, as from the second epoch on; once more it gives freed memory back, as glibc does by itself.
 
-Each side is a process of its own, with the environment that it has when it runs alone; they take turns in blocks of
-steps, and each round gives one ratio. First of all both sides take 20 steps on the same batches, and their losses are
-compared: what is faster must not learn something else.
+Each side is a process of its own, with the environment that it has when it runs alone: segdeploy's commands set
+OMP_WAIT_POLICY=PASSIVE, a loop has torch's default. They take turns in blocks of steps, and each round gives one ratio;
+nothing watches for other work, so the machine has to be idle. First of all both take 20 steps on the same batches: the
+first losses have to be the same, and the later ones near each other, though training drives rounding errors apart.
 """
 
 from __future__ import annotations
@@ -66,8 +68,10 @@ if TYPE_CHECKING:
 
 CPU = Processes(torch.device("cpu"))
 COMPARED_STEPS = 20
-LARGEST_DIFFERENCE = 0.02
-"""Of the mean loss of the compared steps: the order of sums differs, and no norm's weight decays on our side."""
+LARGEST_FIRST, LARGEST_MEAN = 0.002, 0.05
+"""Differences of the first step's losses, and of all steps' on average, as parts of the plain side's."""
+OURS, FREEING = "segdeploy", "segdeploy, freed memory given back"
+PLAIN, CHANNELS_LAST = "plain", "plain, channels_last"
 
 
 class Sides:
@@ -108,19 +112,22 @@ class Sides:
         )
         return spec, augment, step
 
-    def plain(self) -> tuple[ModelSpec, Callable[[Tensor, Tensor], float]]:
+    def plain(self, layout: torch.memory_format) -> tuple[ModelSpec, Callable[[Tensor, Tensor], float]]:
         """A plain loop's step: images (N, 3, H, W) float32 and masks (N, H, W) int64 -> the loss."""
         spec, model = self.network()
-        model.train()
+        model.to(memory_format=layout).train()
         trainer = self.config.trainer
+        decay = trainer.optimizer.weight_decay
+        if any(loss.class_weights for loss in self.config.mask.losses):
+            raise SystemExit("this benchmark has no plain form of class_weights")
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=trainer.peak_learning_rate, weight_decay=trainer.optimizer.weight_decay or 0.01
+            model.parameters(), lr=trainer.peak_learning_rate, weight_decay=0.01 if decay is None else decay
         )
         losses = [(loss.weight, plain_loss(loss.type)) for loss in self.config.mask.losses]
 
         def step(images: Tensor, masks: Tensor) -> float:
             optimizer.zero_grad()
-            logits = model(images)
+            logits = model(images.contiguous(memory_format=layout))
             loss = sum(weight * loss_of(logits, masks) for weight, loss_of in losses)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.gradient_clipping.clipglobalnorm or float("inf"))
@@ -195,9 +202,9 @@ def our_blocks(sides: Sides, steps: int) -> Iterator[float]:
         yield time.perf_counter() - started
 
 
-def plain_blocks(sides: Sides, steps: int, workers: int) -> Iterator[float]:
+def plain_blocks(sides: Sides, steps: int, workers: int, layout: torch.memory_format) -> Iterator[float]:
     """Seconds of one block of steps after the other."""
-    spec, step = sides.plain()
+    spec, step = sides.plain(layout)
     torch.manual_seed(0)
     pictures = Pictures(sides.samples, spec, sides.config)
     loader = torch.utils.data.DataLoader(
@@ -216,10 +223,13 @@ def plain_blocks(sides: Sides, steps: int, workers: int) -> Iterator[float]:
 
 def serve(sides: Sides, side: str, steps: int) -> None:
     """Run a block for each line on standard input, and print its seconds."""
-    keeping = keep_freed_memory() if side == "segdeploy" else nullcontext()
-    with keeping:
-        workers = 0 if side in ("segdeploy", "plain") else int(side.rsplit(" ", 1)[1])
-        blocks = our_blocks(sides, steps) if side == "segdeploy" else plain_blocks(sides, steps, workers)
+    with keep_freed_memory() if side == OURS else nullcontext():
+        if side in (OURS, FREEING):
+            blocks = our_blocks(sides, steps)
+        else:
+            workers = 0 if side in (PLAIN, CHANNELS_LAST) else int(side.rsplit(" ", 1)[1])
+            layout = torch.channels_last if side == CHANNELS_LAST else torch.contiguous_format
+            blocks = plain_blocks(sides, steps, workers, layout)
         for _ in sys.stdin:
             print(next(blocks), flush=True)
 
@@ -229,7 +239,7 @@ class Side:
 
     def __init__(self, name: str, arguments: argparse.Namespace) -> None:
         environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
-        if name == "segdeploy":
+        if name in (OURS, FREEING):
             environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as its commands set it
         words = [sys.executable, __file__, str(arguments.table), "-c", str(arguments.config), "--side", name,
                  "--batch", str(arguments.batch or 0), "--steps", str(arguments.steps),
@@ -261,27 +271,26 @@ def losses_agree(sides: Sides) -> dict[str, Any]:
         SystemExit: they differ by more than rounding explains.
     """
     spec, augment, ours = sides.ours()
-    _, plain = sides.plain()
+    _, plain = sides.plain(torch.contiguous_format)
     data = Dataset(sides.samples, spec)
     order = np.random.default_rng(2).permutation(len(data))
     generator = torch.Generator().manual_seed(1)
-    found: dict[str, list[float]] = {"segdeploy": [], "plain": []}
+    found: dict[str, list[float]] = {OURS: [], PLAIN: []}
     for number in range(COMPARED_STEPS):
         chunk = [int(i) for i in np.take(order, range(number * sides.batch, (number + 1) * sides.batch), mode="wrap")]
         images, masks = map(torch.from_numpy, data.stack(chunk))
         x, y = augment(images, masks, generator)
         torch.manual_seed(number)  # of dropout
         batch = Batch(tuple(chunk), x.contiguous(memory_format=torch.channels_last), y)
-        found["segdeploy"].append(
+        found[OURS].append(
             float(ours(iter([batch]), 1, sides.config.trainer.peak_learning_rate, asked=False).values[0])
         )
         torch.manual_seed(number)
-        found["plain"].append(plain(x.contiguous(), y))
-    means = {name: float(np.mean(values)) for name, values in found.items()}
-    difference = abs(means["segdeploy"] - means["plain"]) / means["plain"]
-    if difference > LARGEST_DIFFERENCE:
-        raise SystemExit(f"the sides do not learn the same: mean losses {means}")
-    return {"losses": found, "relative_difference_of_means": difference}
+        found[PLAIN].append(plain(x.contiguous(), y))
+    differences = np.abs(np.subtract(found[OURS], found[PLAIN])) / found[PLAIN]
+    if differences[0] > LARGEST_FIRST or differences.mean() > LARGEST_MEAN:
+        raise SystemExit(f"the sides do not learn the same: losses {found}")
+    return {"losses": found, "first_difference": differences[0], "mean_difference": differences.mean()}
 
 
 def main() -> None:
@@ -304,7 +313,7 @@ def main() -> None:
         serve(sides, arguments.side, arguments.steps)
         return
     agreement = losses_agree(sides)
-    names = ["segdeploy", "plain", f"plain, workers {arguments.workers}"]
+    names = [OURS, FREEING, PLAIN, f"plain, workers {arguments.workers}", CHANNELS_LAST]
     running = {name: Side(name, arguments) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     try:
@@ -319,7 +328,7 @@ def main() -> None:
     images = arguments.steps * sides.batch
     ratios = {}
     for name in names[1:]:
-        median, low, high = paired_ratio([[v] for v in seconds[name]], [[v] for v in seconds["segdeploy"]])
+        median, low, high = paired_ratio([[v] for v in seconds[name]], [[v] for v in seconds[OURS]])
         ratios[name] = {"median": round(median, 3), "low": round(low, 3), "high": round(high, 3)}
     result = {
         "images_per_second": {k: round(images / float(np.median(v)), 2) for k, v in seconds.items()},
@@ -338,7 +347,10 @@ def main() -> None:
     if arguments.output:
         write_json(arguments.output, result)
     print(json.dumps({k: v for k, v in result.items() if k not in ("config", "seconds", "same_batches")}, indent=2))
-    print(f"same batches: mean losses differ by {agreement['relative_difference_of_means']:.3%}")
+    print(
+        f"same batches: the first losses differ by {agreement['first_difference']:.3%}, "
+        f"those of {COMPARED_STEPS} steps by {agreement['mean_difference']:.1%} on average"
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from segdeploy.errors import ModelError, SegdeployError, first_line
 from segdeploy.files import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -65,9 +66,10 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def training_state(
-    model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer
+    model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer, *, keep: bool = True
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_training_state` writes of them. Where processes share a network out, all of them have to call this."""
+    """What `save_training_state` writes of them. Where processes share a network out, all of them have to call this;
+    those that do not `keep` it get nothing of what is shared."""
     tensors = {f"{_MODEL}{name}": t for name, t in model.state_dict().items()}
     if ema is not None:
         tensors |= {f"{_EMA}{name}": t for name, t in ema.state_dict().items()}
@@ -80,12 +82,21 @@ def training_state(
             elif value is not None:  # sgd without momentum
                 numbers[f"{index}.{name}"] = value
     groups = [{k: v.item() if isinstance(v, torch.Tensor) else v for k, v in g.items()} for g in state["param_groups"]]
-    # One at a time: only the CPU has room for all of them.
-    return {n: _at_home(t) for n, t in tensors.items()}, {"param_groups": groups, "slots": numbers}
+    return whole_tensors(tensors, keep=keep), {"param_groups": groups, "slots": numbers}
 
 
-def _at_home(tensor: Tensor) -> Tensor:
-    return tensor if getattr(tensor, "full_tensor", None) is None else whole(tensor).cpu()
+def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Tensors of which each process may have a part, put together one after the other and brought to the CPU; every
+    process has to call this. Without `keep`, only those that are whole anyway."""
+    found = {}
+    for name, tensor in tensors.items():
+        if not hasattr(tensor, "full_tensor"):
+            found[name] = tensor
+            continue
+        complete = whole(tensor)
+        if keep:
+            found[name] = complete.cpu()
+    return found
 
 
 def save_training_state(
@@ -123,12 +134,17 @@ def load_training_state(
     for group, own in zip(groups, optimizer.param_groups, strict=False):
         # Which kernels run is a matter of the device that it goes on with.
         group |= {key: own[key] for key in ("fused", "foreach", "capturable") if key in own}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, held_slots in slots.items():
+        for slot, value in held_slots.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameters[index].shape:
+                held_slots[slot] = _share(value, parameters[index])  # no device need have room for all of it
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
     for parameter, state in optimizer.state.items():
         for slot, value in state.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 # The file knows no strides, and fused optimisers walk parameter and slot in one stride.
-                state[slot] = torch.empty_like(parameter).copy_(_share(value, parameter))
+                state[slot] = torch.empty_like(parameter).copy_(value)
     return about["progress"], {n.removeprefix(_RUN): t for n, t in tensors.items() if n.startswith(_RUN)}
 
 

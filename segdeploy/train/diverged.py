@@ -10,7 +10,7 @@ from PIL import Image
 
 from segdeploy import files
 from segdeploy import run_folder as place
-from segdeploy.checkpoint import save_tensors, whole
+from segdeploy.checkpoint import save_tensors, whole_tensors
 from segdeploy.errors import SegdeployError
 
 if TYPE_CHECKING:
@@ -65,9 +65,10 @@ def report_divergence(
         "images": names,
         "masks": [str(samples[i].mask) for batch in error.batches for i in batch.samples],
     }
-    weights = {f"model.{name}": whole(t).cpu() for name, t in model.state_dict().items()}
     # Of several processes that each saw finite sums, whose total is not, the first one speaks for all.
-    if error.mine or processes.first:
+    speaks = error.mine or processes.first
+    weights = whole_tensors({f"model.{name}": t for name, t in model.state_dict().items()}, keep=speaks)
+    if speaks:
         folder = run / place.DIVERGED_FOLDER
         stem = f"batch_{processes.rank}" if processes.rank else "batch"
         images = torch.cat([b.images for b in error.batches])

@@ -104,14 +104,14 @@ class Training:
         self.plan = make_plan(len(data), processes.size, trainer)
         if self.plan.batches * processes.size > 1:
             log.info("each step takes %d samples: %s", self.plan.effective_batch_size, self.plan.describe())
+        self.whole = copy.deepcopy(segmenter) if is_sharded(trainer, processes) else None
+        """Of a network that is shared out, what is validated and shipped: filled after each epoch, else on the CPU."""
         segmenter = segmenter.to(self.device).to(memory_format=torch.channels_last)
         processes.same(list(segmenter.state_dict().values()))
         self.model = with_shared_statistics(segmenter, trainer, processes)
         self.frozen = freeze_configured(self.model, config)
         self.loss = build_loss(config.mask.loss, report).to(self.device)
         self.ema = build_ema(self.model, trainer.ema_decay) if trainer.ema_decay else None
-        self.whole = copy.deepcopy(self.model) if is_sharded(trainer, processes) else None
-        """Of a network that is shared out: what is validated and shipped, filled after each epoch."""
         self.half = half_of(trainer, self.device)
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
         augment = Augment(config.image.augmentation, spec.preprocessing, report)
@@ -186,7 +186,7 @@ class Training:
             if self.parts["test"] or not knows:
                 if first:
                     load_weights(self.folder / place.WEIGHTS_FILE, self.kept)
-                self.processes.same(list(self.kept.state_dict().values()))
+                self.processes.same(list(self.kept.to(self.device).state_dict().values()))
             if not knows:
                 record.add_best(done.best_epoch, self.score("validation", boundary=False).scores)
             if self.parts["test"]:
@@ -256,6 +256,8 @@ class Training:
     def _train(self, number: int) -> None:
         trainer, plan, done = self.config.trainer, self.plan, self.state.progress
         order = self.state.begin_epoch()
+        if self.whole is not None:
+            self.whole.cpu()
         self.model.train()
         if trainer.frozen_patterns:
             rest(self.model)
@@ -312,8 +314,9 @@ class Training:
         Of several processes each takes its share of the samples, and all get the scores of the whole.
         """
         size = self.config.trainer.eval_batch_size or self.config.trainer.samples_per_step
-        self.processes.same(list(self.kept.buffers()))  # each has its own batches' statistics
-        module = Deployed(self.kept, self.spec.preprocessing)
+        kept = self.kept.to(self.device)
+        self.processes.same(list(kept.buffers()))  # each has its own batches' statistics
+        module = Deployed(kept, self.spec.preprocessing)
         runner = TorchRunner(module, str(self.device), RunnerOptions(threads=torch.get_num_threads()))
         rank, count = self.processes.rank, self.processes.size
         with self._watched(f"scoring the {part} part") as step:

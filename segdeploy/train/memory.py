@@ -22,8 +22,8 @@ def keep_freed_memory() -> Iterator[None]:
     """Inside, freed memory stays with the process; afterwards what is free goes back to the system.
 
     glibc gives each freed block of more than 32 MB back to the kernel, and the step that asks for it again pays with a
-    page fault for every 4 KiB: a fifth of a step's time and more on a CPU. Nothing is changed where malloc is not
-    glibc's, or where its environment variables say what it should do.
+    page fault for every 4 KiB, where huge pages are not always on. Nothing is changed where malloc is not glibc's, or
+    where its environment variables say what it should do.
     """
     told = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(k.startswith("MALLOC_") for k in os.environ)
     if told or platform.libc_ver()[0] != "glibc":

@@ -48,8 +48,7 @@ def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:
         group["lr"] = config.peak_learning_rate * group["lr_scale"]
     options = rule.settings
     if rule.type in OF_TORCH:
-        # One kernel for all parameters, on the CPU too; adagrad's is not in every torch for other devices.
-        if rule.type in _FUSED and (rule.type != "adagrad" or groups[0]["params"][0].device.type == "cpu"):
+        if rule.type in _FUSED and _has_kernel(rule.type, groups[0]["params"][0]):
             options["fused"] = True
         return OF_TORCH[rule.type](groups, lr=config.peak_learning_rate, **options)
     import timm
@@ -61,6 +60,14 @@ def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:
         options["max_grad_norm"] = None  # trainer.gradient_clipping says it
     made: torch.optim.Optimizer = create_optimizer_v2(groups, rule.type, lr=config.peak_learning_rate, **options)
     return made
+
+
+def _has_kernel(rule: str, parameter: nn.Parameter) -> bool:
+    """Whether torch has one kernel for all parameters: on the CPU too, but adagrad's is not in every torch for other
+    devices, and of weights that processes share out only Adam's are."""
+    if hasattr(parameter, "full_tensor"):
+        return rule in ("adam", "adamw")
+    return rule != "adagrad" or parameter.device.type == "cpu"
 
 
 def parameter_groups(model: nn.Module, config: Optimizer) -> list[dict[str, Any]]:

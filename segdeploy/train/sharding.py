@@ -36,6 +36,8 @@ def check_sharding(config: Trainer, processes: Processes) -> None:
         )
     if config.use_mixed_precision in (True, "fp16"):
         raise ConfigError("trainer.sharding: FP16 scales its loss for the whole network; set use_mixed_precision: bf16")
+    if config.batch_size == "auto":
+        raise ConfigError("trainer.sharding: batch_size auto would try the whole network on one device; give a number")
     if config.compile:
         raise ConfigError("trainer.sharding: does not go together with trainer.compile; set one of them to false")
 

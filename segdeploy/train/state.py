@@ -79,8 +79,9 @@ class State:
         if self.progress.batches:
             streams = self.randomness.state()
             tensors = {_SUMS: self.losses} | {f"{_RANDOM}{name}": t for name, t in streams.items()}
-        held = training_state(self.model, self.ema, self.optimizer)
-        if not self.randomness.processes.first:
+        first = self.randomness.processes.first
+        held = training_state(self.model, self.ema, self.optimizer, keep=first)
+        if not first:
             return
         self.progress.scaler = self.scaler.state_dict()
         self.progress.plateau = asdict(self.plateau)

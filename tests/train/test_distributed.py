@@ -135,11 +135,11 @@ import time
 from segdeploy.train import loop
 check = loop.checked_parts
 def checked_parts(*values):
-    time.sleep(4)
+    time.sleep(9)
     return check(*values)
 loop.checked_parts = checked_parts
 """
-    words = arguments(PLAIN, "--set", "trainer.distributed_timeout=2", "--set", "trainer.epochs=1")
+    words = arguments(PLAIN, "--set", "trainer.distributed_timeout=6", "--set", "trainer.epochs=1")
     codes, said = together(*words, before=(slow, ""))
     assert codes == [0, 0], said
 

@@ -12,6 +12,7 @@ from segdeploy.data.table import Tables
 from segdeploy.run_folder import CONFIG_FILE, LATEST_FILE, WEIGHTS_FILE
 from segdeploy.train import sharding
 from segdeploy.train.loop import resume, train
+from segdeploy.train.optim import OF_TORCH
 
 # Without norms, whose statistics each process takes of its own batches; four batches a step, two for each process.
 CONFIG = """
@@ -129,6 +130,13 @@ def test_checkpoint_of_halves_serves_one_process(together, arguments, table, tmp
     assert len(resume(run, device="cpu").history) == 2
 
 
+@pytest.mark.parametrize("rule", [rule for rule in OF_TORCH if rule != "adamw"])
+def test_rules_of_torch_take_parts_of_weights(rule, together, arguments):
+    words = [f"trainer.optimizer={{type: {rule}}}", "trainer.epochs=1", "trainer.ema_decay=null"]
+    codes, said = together(*arguments(*(word for key in words for word in ("--set", key))), before=(BLOCKS, BLOCKS))
+    assert codes == [0, 0], said
+
+
 def test_divergence_leaves_whole_weights(together, arguments, tmp_path):
     codes, said = together(*arguments("--set", "trainer.learning_rate=1e30"), before=(BLOCKS, BLOCKS))
     assert codes == [2, 2], said
@@ -148,6 +156,7 @@ def test_divergence_leaves_whole_weights(together, arguments, tmp_path):
             "trainer.use_mixed_precision=true",
             "FP16 scales its loss for the whole network; set use_mixed_precision: bf16",
         ),
+        ("trainer.batch_size=auto", "batch_size auto would try the whole network on one device; give a number"),
         ("trainer.compile=true", "does not go together with trainer.compile"),
     ],
 )
