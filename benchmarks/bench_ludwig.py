@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from processes import environment_of
 
 from segdeploy.benchmark.timing import paired_ratio
 from segdeploy.classes import IGNORE
@@ -133,17 +133,18 @@ def write_table(folder: Path, count: int, size: int) -> Path:
     return table
 
 
-def once(python: str, program: str, config: dict[str, Any], table: Path, threads: int, passive: bool) -> dict[str, Any]:
+def once(python: str, program: str, config: dict[str, Any], table: Path, threads: int, ours: bool) -> dict[str, Any]:
     """Run one side to its end; what it printed."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "PYTHONPATH")}
-    environment |= {"OMP_WAIT_POLICY": "PASSIVE"} if passive else {}
+    environment = environment_of(ours=ours)
+    environment.pop("PYTHONPATH", None)  # another Python has other packages
     with tempfile.TemporaryDirectory() as folder:
         words = [python, "-c", program, json.dumps(config), str(table), str(threads), folder]
         done = subprocess.run(words, env=environment, capture_output=True, text=True)
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not found:
         raise SystemExit(f"{python} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return json.loads(found[-1].removeprefix("RESULT "))  # type: ignore[no-any-return]
+    row: dict[str, Any] = json.loads(found[-1].removeprefix("RESULT "))
+    return row
 
 
 def main() -> None:
@@ -164,8 +165,8 @@ def main() -> None:
         table = write_table(Path(folder), arguments.count, arguments.size)
         for turn in range(arguments.rounds):
             for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
-                python, program, passive = sides[name]
-                found[name].append(once(python, program, config, table, arguments.threads, passive))
+                python, program, ours = sides[name]
+                found[name].append(once(python, program, config, table, arguments.threads, ours))
                 print(f"round {turn + 1} {name}: {found[name][-1]['images_per_second']:.2f} images/s", flush=True)
     paces = {name: [row["images_per_second"] for row in rows] for name, rows in found.items()}
     median, low, high = paired_ratio([[v] for v in paces["segdeploy"]], [[v] for v in paces["ludwig"]])

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
+from processes import environment_of
 from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -238,9 +238,7 @@ class Side:
     """A side in a process of its own."""
 
     def __init__(self, name: str, arguments: argparse.Namespace) -> None:
-        environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
-        if name in (OURS, FREEING):
-            environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as its commands set it
+        environment = environment_of(ours=name in (OURS, FREEING))
         words = [sys.executable, __file__, str(arguments.table), "-c", str(arguments.config), "--side", name,
                  "--batch", str(arguments.batch or 0), "--steps", str(arguments.steps),
                  "--threads", str(arguments.threads)]  # fmt: skip

@@ -23,6 +23,12 @@ class Spent:
     cpu: float
 
 
+def environment_of(*, ours: bool) -> dict[str, str]:
+    """What a side has around it when it runs alone: segdeploy's commands let threads sleep while they wait."""
+    own = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
+    return own | ({"OMP_WAIT_POLICY": "PASSIVE"} if ours else {})
+
+
 def run(words: Sequence[str | Path], threads: int, pycache: Path) -> Spent:
     """Run a command to its end; what it prints is shown only where it fails.
 

@@ -59,10 +59,15 @@ def is_finite(path: Path) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in _load(path)[0].values())
 
 
+def in_parts(tensor: Tensor) -> bool:
+    """Whether each process has a part of it; what a DTensor alone has tells, without the import of its module."""
+    return hasattr(tensor, "full_tensor")
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor of which each process may have a part, put together; then every process has to call this."""
-    put_together = getattr(tensor, "full_tensor", None)
-    return tensor if put_together is None else put_together()
+    parts: Any = tensor
+    return parts.full_tensor() if in_parts(tensor) else tensor
 
 
 def training_state(
@@ -90,11 +95,10 @@ def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Ten
     process has to call this. Without `keep`, only those that are whole anyway."""
     found = {}
     for name, tensor in tensors.items():
-        if not hasattr(tensor, "full_tensor"):
-            found[name] = tensor
-            continue
         complete = whole(tensor)
-        if keep:
+        if complete is tensor:
+            found[name] = tensor
+        elif keep:
             found[name] = complete.cpu()
     return found
 
@@ -170,7 +174,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _share(tensor: Tensor, like: Tensor) -> Tensor:
     """The part of a whole tensor that this process has of `like`; nothing is sent."""
-    if getattr(like, "full_tensor", None) is None or getattr(tensor, "full_tensor", None) is not None:
+    if not in_parts(like):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from segdeploy.files import write_json, write_text
-from segdeploy.run_folder import CONFIG_FILE, DESCRIPTION_FILE, MODEL_FOLDER
+from segdeploy.run_folder import BEST_FILE, CONFIG_FILE, DESCRIPTION_FILE, METRICS_FILE, MODEL_FOLDER
 
-BEST_FILE = "best_epoch.json"
-ROWS_FILE = "metrics.jsonl"
 HOW = (
     "No pretrained weights. Scores are counted at the masks' own size, void left out of loss and union; the best epoch "
     "is that of the validation part, and the test part is looked at once, with its weights. Minutes are all epochs', "
@@ -51,7 +49,7 @@ class Run:
 
 def read(folder: Path) -> Run:
     """A run folder."""
-    rows = [json.loads(line) for line in (folder / ROWS_FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
     config = json.loads((folder / MODEL_FOLDER / CONFIG_FILE).read_text())
     about = json.loads((folder / DESCRIPTION_FILE).read_text())
     return Run(folder.name, config, about, rows, json.loads((folder / BEST_FILE).read_text()))
@@ -89,7 +87,7 @@ def group_text(runs: list[Run], number: int) -> list[str]:
         "|" + "--:|" * len(columns),
     ]
     for run in runs:
-        best = max(run.rows, key=lambda row: row["validation_mean_iou"])
+        best = run.rows[run.best["epoch"] - 1]
         test = run.test
         lines.append(
             f"| {run.config['trainer']['seed']} | {run.minutes:.1f} | {best['epoch']} | "

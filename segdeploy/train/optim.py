@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from segdeploy.checkpoint import in_parts
 from segdeploy.errors import MissingPartError
 from segdeploy.model.segmenter import backbone_of
 from segdeploy.train.layers import layers_of
@@ -65,7 +66,7 @@ def build_optimizer(model: nn.Module, config: Trainer) -> torch.optim.Optimizer:
 def _has_kernel(rule: str, parameter: nn.Parameter) -> bool:
     """Whether torch has one kernel for all parameters: on the CPU too, but adagrad's is not in every torch for other
     devices, and of weights that processes share out only Adam's are."""
-    if hasattr(parameter, "full_tensor"):
+    if in_parts(parameter):
         return rule in ("adam", "adamw")
     return rule != "adagrad" or parameter.device.type == "cpu"
 

@@ -34,6 +34,42 @@ trainer:
 """
 
 
+# Without norms, whose statistics each process takes of its own batches.
+PLAIN = """
+input_features:
+  - name: image
+    type: image
+    preprocessing: {height: 32, width: 48}
+    augmentation: [{type: random_horizontal_flip}, {type: random_scale, min: 0.8, max: 1.2}]
+    encoder: {type: unet, base_channels: 8, num_stages: 2, conv_norm: null}
+output_features:
+  - name: mask
+    type: image
+    preprocessing: {classes: [background, disc, box, gear, wrench, sponge, cable]}
+    decoder: {type: unet, conv_norm: null, channels: [16, 8]}
+    loss: [{type: softmax_cross_entropy, class_weights: [1, 2, 1, 3, 1, 1, 2], label_smoothing: 0.1}, {type: dice}]
+trainer:
+  epochs: 2
+  batch_size: 2
+  effective_batch_size: 4
+  learning_rate: 0.05
+  optimizer: {type: sgd, momentum: 0.9}
+  ema_decay: 0.9
+"""
+
+DIES = """
+import os, signal
+from segdeploy.train.step import Step
+take, left = Step.__call__, [{left}]
+def counted(self, *values, **named):
+    if not left[0]:
+        os.kill(os.getpid(), signal.{signal})
+    left[0] -= 1
+    return take(self, *values, **named)
+Step.__call__ = counted
+"""
+
+
 @pytest.fixture(scope="session")
 def taught_config() -> str:
     """The YAML of a network with dropout and batch norm, trained with all that has a state."""
@@ -105,6 +141,30 @@ def run(segdeploy):
         return process.exitcode, text
 
     return finish
+
+
+@pytest.fixture(scope="session")
+def plain_config() -> str:
+    """The YAML of a network that any number of processes train alike."""
+    return PLAIN
+
+
+@pytest.fixture(scope="session")
+def dies():
+    """A function that gives code, to be run `before`: a process sends itself a signal before step `left`, from 0."""
+    return lambda name, left=2: DIES.format(signal=name, left=left)
+
+
+@pytest.fixture
+def arguments(table, tmp_path):
+    """A function that gives the words of `segdeploy train` for a configuration and the module's own `table`."""
+
+    def make(text, *words):
+        file = tmp_path / "config.yaml"
+        file.write_text(text)
+        return ["train", "-c", file, "--dataset", table, "-o", tmp_path, "--device", "cpu", *words]
+
+    return make
 
 
 @pytest.fixture

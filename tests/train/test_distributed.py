@@ -12,40 +12,6 @@ from segdeploy.data.table import Tables, read_table
 from segdeploy.run_folder import LATEST_FILE, WEIGHTS_FILE
 from segdeploy.train.loop import train
 
-PLAIN = """
-input_features:
-  - name: image
-    type: image
-    preprocessing: {height: 32, width: 48}
-    augmentation: [{type: random_horizontal_flip}, {type: random_scale, min: 0.8, max: 1.2}]
-    encoder: {type: unet, base_channels: 8, num_stages: 2, conv_norm: null}
-output_features:
-  - name: mask
-    type: image
-    preprocessing: {classes: [background, disc, box, gear, wrench, sponge, cable]}
-    decoder: {type: unet, conv_norm: null, channels: [16, 8]}
-    loss: [{type: softmax_cross_entropy, class_weights: [1, 2, 1, 3, 1, 1, 2], label_smoothing: 0.1}, {type: dice}]
-trainer:
-  epochs: 2
-  batch_size: 2
-  effective_batch_size: 4
-  learning_rate: 0.05
-  optimizer: {type: sgd, momentum: 0.9}
-  ema_decay: 0.9
-"""
-
-DIES = """
-import os, signal
-from segdeploy.train.step import Step
-take, left = Step.__call__, [2]
-def counted(self, *values, **named):
-    if not left[0]:
-        os.kill(os.getpid(), signal.{signal})
-    left[0] -= 1
-    return take(self, *values, **named)
-Step.__call__ = counted
-"""
-
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
@@ -60,27 +26,17 @@ def table(tmp_path_factory):
     return table
 
 
-@pytest.fixture
-def arguments(table, tmp_path):
-    def make(text, *words):
-        file = tmp_path / "config.yaml"
-        file.write_text(text)
-        return ["train", "-c", file, "--dataset", table, "-o", tmp_path, "--device", "cpu", *words]
-
-    return make
-
-
 def rows(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_train_what_one_trains(together, arguments, table, tmp_path):
+def test_two_processes_train_what_one_trains(together, arguments, plain_config, table, tmp_path):
     """Float32 sums in another order: weights differ by less than 1e-5 of the largest, losses by 1e-5."""
-    codes, (said, other) = together(*arguments(PLAIN))
+    codes, (said, other) = together(*arguments(plain_config))
     assert codes == [0, 0], (said, other)
     assert "each step takes 4 samples: processes x batches x samples = 2 x 1 x 2" in said
     assert other == ""
-    alone = train(parse_config(PLAIN), Tables(dataset=table), tmp_path / "alone", device="cpu")
+    alone = train(parse_config(plain_config), Tables(dataset=table), tmp_path / "alone", device="cpu")
     run = tmp_path / "experiment_run"
     for name in (LATEST_FILE, WEIGHTS_FILE):
         ours, theirs = (load_file(r / "model" / name) for r in (run, alone.run))
@@ -96,12 +52,12 @@ def test_two_processes_train_what_one_trains(together, arguments, table, tmp_pat
     assert not list(tmp_path.glob("experiment_run_*"))
 
 
-def test_signal_to_one_stops_both_after_the_same_step(together, arguments, taught_config, tmp_path):
+def test_signal_to_one_stops_both_after_the_same_step(together, arguments, taught_config, dies, tmp_path):
     """Batch norm and dropout too: each process has its own random numbers, and goes on with them."""
     words = arguments(taught_config, "--name", "whole")
     codes, said = together(*words)
     assert codes == [0, 0], said
-    codes, said = together(*words[:-1], "run", before=("", DIES.format(signal="SIGTERM")))
+    codes, said = together(*words[:-1], "run", before=("", dies("SIGTERM")))
     assert codes == [143, 143], said
     line = said[0].splitlines()[-1]
     run = tmp_path / "run"
@@ -116,10 +72,10 @@ def test_signal_to_one_stops_both_after_the_same_step(together, arguments, taugh
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
-def test_lost_process_ends_the_other_with_one_line(how, together, arguments):
+def test_lost_process_ends_the_other_with_one_line(how, together, arguments, plain_config, dies):
     """One that has died is seen at once, one that hangs after distributed_timeout."""
-    words = arguments(PLAIN, "--set", "trainer.distributed_timeout=3")
-    codes, said = together(*words, before=("", DIES.format(signal=how)), seconds=20, linger=1)
+    words = arguments(plain_config, "--set", "trainer.distributed_timeout=3")
+    codes, said = together(*words, before=("", dies(how)), seconds=20, linger=1)
     assert codes[0] == 2, said
     assert codes[1] != 0
     (line,) = [line for line in said[0].splitlines() if line.startswith("segdeploy: ")]
@@ -128,7 +84,7 @@ def test_lost_process_ends_the_other_with_one_line(how, together, arguments):
     assert "Traceback" not in said[0]
 
 
-def test_a_long_look_at_the_data_is_waited_for(together, arguments):
+def test_a_long_look_at_the_data_is_waited_for(together, arguments, plain_config):
     """That of a large data set, the first time, takes longer than any step."""
     slow = """
 import time
@@ -139,17 +95,17 @@ def checked_parts(*values):
     return check(*values)
 loop.checked_parts = checked_parts
 """
-    words = arguments(PLAIN, "--set", "trainer.distributed_timeout=6", "--set", "trainer.epochs=1")
+    words = arguments(plain_config, "--set", "trainer.distributed_timeout=6", "--set", "trainer.epochs=1")
     codes, said = together(*words, before=(slow, ""))
     assert codes == [0, 0], said
 
 
-def test_mistake_is_said_once(together, arguments, tmp_path):
-    codes, said = together(*arguments(PLAIN, "--set", "trainer.sync_batchnorm=true"))
+def test_mistake_is_said_once(together, arguments, plain_config, tmp_path):
+    codes, said = together(*arguments(plain_config, "--set", "trainer.sync_batchnorm=true"))
     assert codes == [2, 2], said
     assert "torch has it on CUDA alone" in said[0]
     assert said[1] == ""
-    codes, said = together(*arguments(PLAIN, "--set", "loss.0.class_weights=[0, 0, 0, 0, 0, 0, 0]"))
+    codes, said = together(*arguments(plain_config, "--set", "loss.0.class_weights=[0, 0, 0, 0, 0, 0, 0]"))
     assert codes == [2, 2], said
     assert "nothing to learn" in said[0]
     assert said[1] == ""

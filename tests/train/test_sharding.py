@@ -14,30 +14,15 @@ from segdeploy.train import sharding
 from segdeploy.train.loop import resume, train
 from segdeploy.train.optim import OF_TORCH
 
-# Without norms, whose statistics each process takes of its own batches; four batches a step, two for each process.
-CONFIG = """
-input_features:
-  - name: image
-    type: image
-    preprocessing: {height: 32, width: 48}
-    augmentation: [{type: random_horizontal_flip}]
-    encoder: {type: unet, base_channels: 8, num_stages: 2, conv_norm: null}
-output_features:
-  - name: mask
-    type: image
-    preprocessing: {classes: [background, disc, box, gear, wrench, sponge, cable]}
-    decoder: {type: unet, conv_norm: null, channels: [16, 8]}
-trainer:
-  epochs: 2
-  batch_size: 1
-  effective_batch_size: 4
-  learning_rate: 3e-3
-  optimizer: {type: adamw}
-  gradient_clipping: {clipglobalnorm: 0.5, clipnorm: 0.2, clipvalue: 0.1}
-  ema_decay: 0.9
-  loss_at: decoder
-  sharding: true
-"""
+# Two batches a step for each process.
+SHARED = [
+    "trainer.sharding=true",
+    "trainer.batch_size=1",
+    "trainer.learning_rate=3e-3",
+    "trainer.optimizer={type: adamw}",
+    "trainer.gradient_clipping={clipglobalnorm: 0.5, clipnorm: 0.2, clipvalue: 0.1}",
+    "trainer.loss_at=decoder",
+]
 BLOCKS = """
 from segdeploy.train import sharding
 sharding.SMALLEST = 500
@@ -53,17 +38,6 @@ def counted(self, on_epoch):
     return go(self, on_epoch)
 Training.go = counted
 """
-STOPS = """
-import os, signal
-from segdeploy.train.step import Step
-take, left = Step.__call__, [4]
-def counted(self, *values, **named):
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return take(self, *values, **named)
-Step.__call__ = counted
-"""
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +48,9 @@ def table(tmp_path_factory):
 
 
 @pytest.fixture
-def arguments(table, tmp_path):
-    def make(*words):
-        file = tmp_path / "config.yaml"
-        file.write_text(CONFIG)
-        return ["train", "-c", file, "--dataset", table, "-o", tmp_path, "--device", "cpu", *words]
+def words(arguments, plain_config):
+    def make(*more, options=()):
+        return arguments(plain_config, *(word for key in (*SHARED, *options) for word in ("--set", key)), *more)
 
     return make
 
@@ -93,14 +65,14 @@ def expect_same(run, other):
             assert torch.allclose(ours[key].float(), value.float(), rtol=0, atol=1e-4 * float(value.abs().max())), key
 
 
-def test_two_halves_train_what_one_whole_trains_and_go_on_alike(together, arguments, table, tmp_path):
-    codes, said = together(*arguments(), before=(BLOCKS + COUNTS, BLOCKS + COUNTS))
+def test_two_halves_train_what_one_whole_trains_and_go_on_alike(together, words, plain_config, dies, table, tmp_path):
+    codes, said = together(*words(), before=(BLOCKS + COUNTS, BLOCKS + COUNTS))
     assert codes == [0, 0], said
     for text in said:
         held, whole, blocks = map(int, next(x for x in text.splitlines() if x.startswith("HELD")).split()[1:])
         assert 0.4 * whole < held < 0.6 * whole
         assert blocks > 3
-    alone = train(parse_config(CONFIG), Tables(dataset=table), tmp_path / "alone", device="cpu")
+    alone = train(parse_config(plain_config, overrides=SHARED), Tables(dataset=table), tmp_path / "alone", device="cpu")
     run = tmp_path / "experiment_run"
     expect_same(run, alone.run)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -110,7 +82,7 @@ def test_two_halves_train_what_one_whole_trains_and_go_on_alike(together, argume
     assert scores[0]["mean_iou"] == pytest.approx(scores[1]["mean_iou"], rel=1e-4)
 
     # Stopped within an epoch, the halves go on to the same bits.
-    codes, said = together(*arguments("--name", "stopped"), before=(BLOCKS, BLOCKS + STOPS))
+    codes, said = together(*words("--name", "stopped"), before=(BLOCKS, BLOCKS + dies("SIGTERM", left=3)))
     assert codes == [143, 143], said
     assert "in epoch 2 of 2, after step 2 of 3" in said[0]
     codes, said = together("train", "--resume", tmp_path / "stopped", "--device", "cpu", before=(BLOCKS, BLOCKS))
@@ -119,8 +91,8 @@ def test_two_halves_train_what_one_whole_trains_and_go_on_alike(together, argume
         assert (run / "model" / name).read_bytes() == (tmp_path / "stopped" / "model" / name).read_bytes()
 
 
-def test_checkpoint_of_halves_serves_one_process(together, arguments, table, tmp_path):
-    codes, said = together(*arguments("--set", "trainer.epochs=1"), before=(BLOCKS, BLOCKS))
+def test_checkpoint_of_halves_serves_one_process(together, words, tmp_path):
+    codes, said = together(*words(options=["trainer.epochs=1"]), before=(BLOCKS, BLOCKS))
     assert codes == [0, 0], said
     run = tmp_path / "experiment_run"
     config = run / "model" / CONFIG_FILE
@@ -131,14 +103,14 @@ def test_checkpoint_of_halves_serves_one_process(together, arguments, table, tmp
 
 
 @pytest.mark.parametrize("rule", [rule for rule in OF_TORCH if rule != "adamw"])
-def test_rules_of_torch_take_parts_of_weights(rule, together, arguments):
-    words = [f"trainer.optimizer={{type: {rule}}}", "trainer.epochs=1", "trainer.ema_decay=null"]
-    codes, said = together(*arguments(*(word for key in words for word in ("--set", key))), before=(BLOCKS, BLOCKS))
+def test_rules_of_torch_take_parts_of_weights(rule, together, words):
+    options = [f"trainer.optimizer={{type: {rule}}}", "trainer.epochs=1", "trainer.ema_decay=null"]
+    codes, said = together(*words(options=options), before=(BLOCKS, BLOCKS))
     assert codes == [0, 0], said
 
 
-def test_divergence_leaves_whole_weights(together, arguments, tmp_path):
-    codes, said = together(*arguments("--set", "trainer.learning_rate=1e30"), before=(BLOCKS, BLOCKS))
+def test_divergence_leaves_whole_weights(together, words, tmp_path):
+    codes, said = together(*words(options=["trainer.learning_rate=1e30"]), before=(BLOCKS, BLOCKS))
     assert codes == [2, 2], said
     assert "the training loss of epoch" in said[0]
     saved = load_file(tmp_path / "experiment_run" / "diverged" / "batch.safetensors")
@@ -160,8 +132,8 @@ def test_divergence_leaves_whole_weights(together, arguments, tmp_path):
         ("trainer.compile=true", "does not go together with trainer.compile"),
     ],
 )
-def test_what_does_not_go_together_is_said_once(word, line, together, arguments, tmp_path):
-    codes, said = together(*arguments("--set", word))
+def test_what_does_not_go_together_is_said_once(word, line, together, words, tmp_path):
+    codes, said = together(*words(options=[word]))
     assert codes == [2, 2], said
     assert f"segdeploy: trainer.sharding: {line}" in said[0]
     assert said[1] == ""
