@@ -8,7 +8,8 @@ sizes that work. Then models are probed for real, each in a process of its own: 
 free height and width, onnxruntime against torch at sizes that were not the example's. The smallest model of every
 timm file comes first, then that of every kind, then the others up to --max-params. A kind is a timm file, a set of
 layer classes and a form of sizes; models that are not probed stand in the table as their kind's smallest, marked so.
-A second start goes on where the first one ended.
+A second start goes on where the first one ended. A model that takes more than SLOW seconds of processor time, which
+is torch simplifying expressions of height and width, is probed once more at one size.
 """
 
 from __future__ import annotations
@@ -16,54 +17,84 @@ from __future__ import annotations
 import argparse
 import datetime
 import fnmatch
+import gc
 import json
 import logging
 import multiprocessing
+import resource
+import signal
 import sys
 import time
 import warnings
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import timm
 import torch
-from probe_timm_steps import Graph, Row, describe, measure
+from probe_timm_steps import Graph, Row, describe, measure, measure_fixed
 from probe_timm_table import write_table
 
 from segdeploy.encoders.timm import TimmEncoder
 from segdeploy.environment import describe_machine
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
 
-LARGEST = 400e6  # parameters; the ONNX file must stay below 2 GB
-TIME_LIMIT = 900  # seconds for one model
+STEPS = {"describe": describe, "measure": measure, "measure_fixed": measure_fixed}
+SMALL = 400e6  # parameters; a kind's smallest model is probed without --max-params up to here
+SLOW = 200  # seconds of processor time for one model
+TIME_LIMIT = 1800  # seconds for one model on the clock
+
+
+@dataclass
+class Child:
+    """One step on one model in a process of its own, that may hang or die."""
+
+    step: str
+    name: str
+    process: BaseProcess = field(init=False)
+    receiver: Connection = field(init=False)
+    started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        context = multiprocessing.get_context("fork")  # torch and the exporter are loaded once, in the parent
+        self.receiver, sender = context.Pipe(duplex=False)
+        self.process = context.Process(target=_child, args=(sender, self.step, self.name))
+        self.process.start()
+        sender.close()
+
+    def late(self) -> bool:
+        """Whether it hangs."""
+        return time.perf_counter() - self.started > TIME_LIMIT
+
+    def end(self) -> Row | None:
+        """The row; None where `measure` was too slow and `measure_fixed` is the thing to do."""
+        failed = {} if self.step == "describe" else {"trains": "?", "exports": "?", "dynamic": "?"}
+        try:
+            row = self.receiver.recv() if self.receiver.poll() else failed | {"error": f"not done in {TIME_LIMIT} s"}
+        except EOFError:
+            row = None
+        self.process.kill()
+        self.process.join()
+        if row is None:
+            if self.step == "measure" and self.process.exitcode == -signal.SIGXCPU:
+                return None
+            row = failed | {"error": f"the process ended with exit code {self.process.exitcode}"}
+        if self.step == "measure_fixed":
+            row["dynamic_note"] = f"not traced in {SLOW} s of processor time"
+        step = self.step.removesuffix("_fixed")
+        return {"step": step, "name": self.name, **row, "seconds": round(time.perf_counter() - self.started, 1)}
 
 
 def _child(sender: Connection, step: str, name: str) -> None:
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    sender.send({"describe": describe, "measure": measure}[step](name))
-
-
-def apart(step: str, name: str) -> Row:
-    """One step in a process of its own, that may hang or die."""
-    context = multiprocessing.get_context("fork")  # torch and the exporter are loaded once, in the parent
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(sender, step, name))
-    started = time.perf_counter()
-    child.start()
-    sender.close()
-    failed = {"trains": "?", "exports": "?", "dynamic": "?"} if step == "measure" else {}
-    try:
-        row = receiver.recv() if receiver.poll(TIME_LIMIT) else failed | {"error": f"not done in {TIME_LIMIT} s"}
-    except EOFError:
-        row = None
-    child.kill()
-    child.join()
-    if row is None:
-        row = failed | {"error": f"the process ended with exit code {child.exitcode}"}
-    return {"step": step, "name": name, **row, "seconds": round(time.perf_counter() - started, 1)}
+    gc.disable()  # tracing keeps most of what it makes
+    if step == "measure":
+        resource.setrlimit(resource.RLIMIT_CPU, (SLOW, SLOW))
+    sender.send(STEPS[step](name))
 
 
 def read(path: Path) -> dict[str, dict[str, Row]]:
@@ -82,24 +113,35 @@ def order(described: dict[str, Row], max_params: float) -> list[str]:
     names = []
     for key in ("module", "kind"):
         first = {r[key]: r for r in reversed(models)}
-        names += [r["name"] for r in sorted(first.values(), key=lambda r: r["params"]) if r["params"] <= LARGEST]
+        names += [r["name"] for r in sorted(first.values(), key=lambda r: r["params"]) if r["params"] <= SMALL]
     return list(dict.fromkeys(names + [r["name"] for r in models if r["params"] <= max_params]))
 
 
-def run(step: str, names: list[str], path: Path) -> None:
+def run(step: str, names: list[str], path: Path, jobs: int) -> None:
     """Append one row per name to `path`; names that are there already are skipped."""
     done = read(path)[step]
     left = [n for n in names if n not in done]
-    started = time.perf_counter()
+    waiting = [(step, n) for n in left]
+    started, count = time.perf_counter(), 0
+    running: list[Child] = []
     with path.open("a", encoding="utf-8") as file:
-        for i, name in enumerate(left, 1):
-            row = apart(step, name)
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            pace = (time.perf_counter() - started) / i
-            result = " | ".join(str(row.get(k, "-")) for k in ("sizes", "trains", "exports", "dynamic", "error"))
-            print(f"{step} {i}/{len(left)} {name}: {result}; {row['seconds']} s, "
-                  f"{pace * (len(left) - i) / 60:.0f} min left at this pace", flush=True)  # fmt: skip
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(Child(*waiting.pop(0)))
+            ready = wait([c.receiver for c in running], timeout=10)
+            for child in [c for c in running if c.receiver in ready or c.late()]:
+                running.remove(child)
+                row = child.end()
+                if row is None:
+                    waiting.insert(0, ("measure_fixed", child.name))
+                    continue
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                count += 1
+                pace = (time.perf_counter() - started) / count
+                result = " | ".join(str(row.get(k, "-")) for k in ("sizes", "trains", "exports", "dynamic", "error"))
+                print(f"{step} {count}/{len(left)} {child.name}: {result}; {row['seconds']} s, "
+                      f"{pace * (len(left) - count) / 60:.0f} min left at this pace", flush=True)  # fmt: skip
 
 
 def note_start(path: Path) -> None:
@@ -116,6 +158,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("probe_timm.jsonl"), help="one JSON row per step")
     parser.add_argument("--only", default="*", help="names to look at, such as 'resnet*'")
     parser.add_argument("--max-params", type=float, default=0, help="probe all models up to this size too")
+    parser.add_argument("--jobs", type=int, default=1, help="models probed at a time, on one core each")
     parser.add_argument("--table", type=Path, help="write this Markdown file, and a CSV file beside it")
     parser.add_argument("--table-only", action="store_true", help="from what the output holds already")
     arguments = parser.parse_args()
@@ -127,9 +170,9 @@ def main() -> None:
             logging.disable(logging.WARNING)
             Graph(TimmEncoder("test_resnet").eval(), (64, 96), {0: "batch"})  # loads the exporter before the forks
             note_start(arguments.output)
-            run("describe", names, arguments.output)
+            run("describe", names, arguments.output, arguments.jobs)
             described = {n: r for n, r in read(arguments.output)["describe"].items() if n in set(names)}
-            run("measure", order(described, arguments.max_params), arguments.output)
+            run("measure", order(described, arguments.max_params), arguments.output, arguments.jobs)
     if arguments.table:
         rows = read(arguments.output)
         write_table(arguments.table, rows["run"], rows["describe"], rows["measure"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -146,8 +148,11 @@ class Graph:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        model = program.model_proto.SerializeToString()
-        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        with TemporaryDirectory() as folder:  # weights in a file of their own: protobuf ends at 2 GB
+            path = Path(folder, "encoder.onnx")
+            program.save(path, external_data=True)
+            del program
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def check(self, batch: int, size: Size) -> str | None:
         """None where onnxruntime gives what torch gives, else the difference or the error."""
@@ -215,7 +220,12 @@ def export_fixed(encoder: TimmEncoder, size: Size) -> Row:
     return {"exports": "no" if wrong else "yes", "exports_note": wrong or "", "exports_error": graph.worst}
 
 
-def measure(name: str) -> Row:
+def measure_fixed(name: str) -> Row:
+    """As `measure`, without a try of free height and width."""
+    return measure(name, free_sizes=False)
+
+
+def measure(name: str, *, free_sizes: bool = True) -> Row:
     """Everything about one model, on real tensors."""
     encoder = build(name).eval()
     found = find_sizes(encoder, "cpu")
@@ -226,6 +236,8 @@ def measure(name: str) -> Row:
     )
     row = found | train_once(encoder, size)
     encoder.eval()
+    if not free_sizes:
+        return row | {"dynamic": "no"} | export_fixed(encoder, size)
     if "fixed" in found:
         why = "one size only" if found["sizes"].startswith("fixed") else "levels not as declared"
         return row | {"dynamic": "no", "dynamic_note": why} | export_fixed(encoder, size)
