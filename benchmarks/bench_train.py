@@ -12,7 +12,7 @@ before the clock starts, as from the second epoch on; once more it gives freed m
 
 Each side is a process of its own, with the environment that it has when it runs alone: segdeploy's commands set
 OMP_WAIT_POLICY=PASSIVE, a loop has torch's default. They take turns in blocks of steps, and each round gives one ratio;
-nothing watches for other work, so the machine has to be idle. First of all both take 20 steps on the same batches: the
+a round in which other work had the cores does not count. First of all both take 20 steps on the same batches: the
 first losses have to be the same, and the later ones near each other, though training drives rounding errors apart.
 """
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from contextlib import closing, nullcontext
@@ -31,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from processes import environment_of
+from processes import SECONDS, Side, environment_of, take_turns
 from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -222,7 +221,7 @@ def plain_blocks(sides: Sides, steps: int, workers: int, layout: torch.memory_fo
 
 
 def serve(sides: Sides, side: str, steps: int) -> None:
-    """Run a block for each line on standard input, and print its seconds."""
+    """Be that side: a block for each line on standard input."""
     with keep_freed_memory() if side == OURS else nullcontext():
         if side in (OURS, FREEING):
             blocks = our_blocks(sides, steps)
@@ -231,35 +230,7 @@ def serve(sides: Sides, side: str, steps: int) -> None:
             layout = torch.channels_last if side == CHANNELS_LAST else torch.contiguous_format
             blocks = plain_blocks(sides, steps, workers, layout)
         for _ in sys.stdin:
-            print(next(blocks), flush=True)
-
-
-class Side:
-    """A side in a process of its own."""
-
-    def __init__(self, name: str, arguments: argparse.Namespace) -> None:
-        environment = environment_of(ours=name in (OURS, FREEING))
-        words = [sys.executable, __file__, str(arguments.table), "-c", str(arguments.config), "--side", name,
-                 "--batch", str(arguments.batch or 0), "--steps", str(arguments.steps),
-                 "--threads", str(arguments.threads)]  # fmt: skip
-        self.process = subprocess.Popen(
-            words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    def block(self) -> float:
-        """Seconds of its next block."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("\n")
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a side ended with {self.process.wait()}")
-        return float(line)
-
-    def close(self) -> None:
-        """End it."""
-        self.process.kill()
-        self.process.wait()
+            print(SECONDS, next(blocks), flush=True)
 
 
 def losses_agree(sides: Sides) -> dict[str, Any]:
@@ -312,17 +283,16 @@ def main() -> None:
         return
     agreement = losses_agree(sides)
     names = [OURS, FREEING, PLAIN, f"plain, workers {arguments.workers}", CHANNELS_LAST]
-    running = {name: Side(name, arguments) for name in names}
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    try:
-        for turn in range(-1, arguments.rounds):  # the first one warms up
-            for name in names[:: 1 if turn % 2 == 0 else -1]:
-                taken = running[name].block()
-                if turn >= 0:
-                    seconds[name].append(taken)
-    finally:
-        for side in running.values():
-            side.close()
+    words = [sys.executable, __file__, str(arguments.table), "-c", str(arguments.config), "--batch", str(sides.batch),
+             "--steps", str(arguments.steps), "--threads", str(arguments.threads)]  # fmt: skip
+    found = take_turns(
+        {
+            name: Side([*words, "--side", name], environment_of(ours=name in (OURS, FREEING)), arguments.threads)
+            for name in names
+        },
+        arguments.rounds,
+    )
+    seconds = found.seconds
     images = arguments.steps * sides.batch
     ratios = {}
     for name in names[1:]:
@@ -334,6 +304,7 @@ def main() -> None:
         "same_batches": agreement,
         "seconds": seconds,
         "rounds": arguments.rounds,
+        "rounds_disturbed": found.disturbed,
         "steps": arguments.steps,
         "batch": sides.batch,
         "size": config.image.training_size,

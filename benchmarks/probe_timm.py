@@ -20,6 +20,7 @@ import fnmatch
 import gc
 import json
 import logging
+import math
 import multiprocessing
 import resource
 import signal
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
 STEPS = {"describe": describe, "measure": measure, "measure_fixed": measure_fixed}
 SMALL = 400e6  # parameters; a kind's smallest model is probed without --max-params up to here
-SLOW = 200  # seconds of processor time for one model
+QUICK = 60  # seconds
+SLOW = 100  # seconds of processor time for one model
 TIME_LIMIT = 1800  # seconds for one model on the clock
 
 
@@ -107,14 +109,22 @@ def read(path: Path) -> dict[str, dict[str, Row]]:
     return rows
 
 
-def order(described: dict[str, Row], max_params: float) -> list[str]:
-    """Names to measure: the smallest of each timm file, that of each kind, then the others up to `max_params`."""
+def order(described: dict[str, Row], measured: dict[str, Row], max_params: float) -> list[str]:
+    """Names to measure: the smallest of each timm file, that of each kind, then the others up to `max_params`.
+
+    Of the others, those of quick kinds come first.
+    """
     models = sorted((r for r in described.values() if "params" in r), key=lambda r: r["params"])
     names = []
     for key in ("module", "kind"):
         first = {r[key]: r for r in reversed(models)}
         names += [r["name"] for r in sorted(first.values(), key=lambda r: r["params"]) if r["params"] <= SMALL]
-    return list(dict.fromkeys(names + [r["name"] for r in models if r["params"] <= max_params]))
+    took: dict[str, float] = {}
+    for name in measured.keys() & described.keys():
+        kind = described[name].get("kind", "")
+        took[kind] = min(took.get(kind, math.inf), measured[name]["seconds"])
+    others = sorted((r for r in models if r["params"] <= max_params), key=lambda r: took.get(r["kind"], 0) > QUICK)
+    return list(dict.fromkeys(names + [r["name"] for r in others]))
 
 
 def run(step: str, names: list[str], path: Path, jobs: int) -> None:
@@ -171,8 +181,10 @@ def main() -> None:
             Graph(TimmEncoder("test_resnet").eval(), (64, 96), {0: "batch"})  # loads the exporter before the forks
             note_start(arguments.output)
             run("describe", names, arguments.output, arguments.jobs)
-            described = {n: r for n, r in read(arguments.output)["describe"].items() if n in set(names)}
-            run("measure", order(described, arguments.max_params), arguments.output, arguments.jobs)
+            rows = read(arguments.output)
+            described = {n: r for n, r in rows["describe"].items() if n in set(names)}
+            wanted = order(described, rows["measure"], arguments.max_params)
+            run("measure", wanted, arguments.output, arguments.jobs)
     if arguments.table:
         rows = read(arguments.output)
         write_table(arguments.table, rows["run"], rows["describe"], rows["measure"])

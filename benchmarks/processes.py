@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segdeploy.benchmark.contention import Usage, disturbance, usage
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+
+SECONDS = "SECONDS"
+"""What a `Side` prints before the seconds of a block."""
+DISTURBED_ROUNDS = 5
+"""Times the rounds wanted: so many may be lost to other work before `take_turns` gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,81 @@ def environment_of(*, ours: bool) -> dict[str, str]:
     """What a side has around it when it runs alone: segdeploy's commands let threads sleep while they wait."""
     own = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
     return own | ({"OMP_WAIT_POLICY": "PASSIVE"} if ours else {})
+
+
+class Side:
+    """A side that stays in a process of its own, between its blocks too, with what it has warmed up.
+
+    For each line on its standard input the program runs a block and prints `SECONDS` and how many it took; it does
+    nothing else meanwhile. `said` has its other lines.
+    """
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], threads: int) -> None:
+        self.words, self.threads = words, threads
+        self.said: list[str] = []
+        self.process = subprocess.Popen(
+            words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def block(self) -> tuple[float, str | None]:
+        """Seconds of its next block, and what other work, or the host of a virtual machine, took meanwhile."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        before = self._usage()
+        self.process.stdin.write("\n")
+        for line in self.process.stdout:
+            if line.startswith(SECONDS):
+                return float(line.split()[1]), disturbance(before, self._usage(), self.threads)
+            self.said.append(line)
+        raise SystemExit(f"{' '.join(self.words)[:300]}: ended with {self.process.wait()}")
+
+    def _usage(self) -> Usage:
+        """The clocks, with the time of the side's process as what is not other work."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks = int(fields[11]) + int(fields[12])  # user and system
+        return replace(usage(), own=ticks / os.sysconf("SC_CLK_TCK"), queued=None)
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class Turns:
+    """What `take_turns` found."""
+
+    seconds: dict[str, list[float]]
+    """Of each block that counts, by side."""
+    disturbed: list[str] = field(default_factory=list)
+    """Why rounds do not count."""
+
+
+def take_turns(sides: Mapping[str, Side], rounds: int) -> Turns:
+    """One block of each side per round, there and back; after one round that warms up, and ends all at the end.
+
+    Raises:
+        SystemExit: a side ended, or other work disturbed most rounds.
+    """
+    found = Turns({name: [] for name in sides})
+    try:
+        for side in sides.values():
+            side.block()
+        order = list(sides)
+        while len(found.seconds[order[0]]) < rounds:
+            blocks = {name: sides[name].block() for name in order}
+            order.reverse()
+            if reasons := [f"{name}: {why}" for name, (_, why) in blocks.items() if why]:
+                found.disturbed.append("; ".join(reasons))
+                if len(found.disturbed) > DISTURBED_ROUNDS * rounds:
+                    raise SystemExit(f"the machine is not idle; the last round: {found.disturbed[-1]}")
+                continue
+            for name, (seconds, _) in blocks.items():
+                found.seconds[name].append(seconds)
+    finally:
+        for side in sides.values():
+            side.close()
+    return found
 
 
 def run(words: Sequence[str | Path], threads: int, pycache: Path) -> Spent:
