@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +14,17 @@ import torch
 
 from segdeploy import files
 from segdeploy import run_folder as place
-from segdeploy.checkpoint import load_weights, save_weights
 from segdeploy.data.augment import Augment
 from segdeploy.data.dataset import Dataset
-from segdeploy.model.segmenter import Deployed, Segmenter, backbone_of
+from segdeploy.model.segmenter import Segmenter, backbone_of
 from segdeploy.progress import progress
 from segdeploy.run_folder import Skip
-from segdeploy.runtime.runner import RunnerOptions
-from segdeploy.runtime.torch_runner import TorchRunner
 from segdeploy.train.ema import build_ema
 from segdeploy.train.ends import AskedError, ends_in_one_line
 from segdeploy.train.examples import Extremes
 from segdeploy.train.feed import Feed
 from segdeploy.train.freeze import freeze_configured, rest
+from segdeploy.train.kept import Kept
 from segdeploy.train.learner import build_learner, with_shared_statistics
 from segdeploy.train.losses import build_loss
 from segdeploy.train.memory import keep_freed_memory
@@ -37,20 +35,18 @@ from segdeploy.train.profile import Profile
 from segdeploy.train.randomness import Randomness
 from segdeploy.train.record import Record, training_set_metadata
 from segdeploy.train.schedule import Plateau, learning_rate
-from segdeploy.train.sharding import gather, is_sharded, shard
+from segdeploy.train.sharding import is_sharded, shard
 from segdeploy.train.signals import StopRequest
 from segdeploy.train.state import State
 from segdeploy.train.step import Step, half_of
-from segdeploy.train.validate import evaluate_with_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from segdeploy.config.schema import RunConfig
     from segdeploy.data.scan import ScanReport
     from segdeploy.data.table import Part, Sample
-    from segdeploy.evaluate import EvalResult, OnScored
     from segdeploy.metrics import Scores
     from segdeploy.model.spec import ModelSpec
     from segdeploy.train.distributed import Processes
@@ -104,8 +100,7 @@ class Training:
         self.plan = make_plan(len(data), processes.size, trainer)
         if self.plan.batches * processes.size > 1:
             log.info("each step takes %d samples: %s", self.plan.effective_batch_size, self.plan.describe())
-        self.whole = copy.deepcopy(segmenter) if is_sharded(trainer, processes) else None
-        """Of a network that is shared out, what is validated and shipped: filled after each epoch, else on the CPU."""
+        whole = copy.deepcopy(segmenter) if is_sharded(trainer, processes) else None
         segmenter = segmenter.to(self.device).to(memory_format=torch.channels_last)
         processes.same(list(segmenter.state_dict().values()))
         self.model = with_shared_statistics(segmenter, trainer, processes)
@@ -118,7 +113,7 @@ class Training:
         self.feed = Feed(data, augment, self.device, self.profile)
         size = (spec.preprocessing.height, spec.preprocessing.width)
         learner = build_learner(self.model, trainer, processes, size)
-        if self.ema is not None and self.whole is not None:
+        if self.ema is not None and whole is not None:
             shard(self.ema.module, processes)
         optimizer = build_optimizer(self.model, trainer)
         self.step = Step(
@@ -137,6 +132,7 @@ class Training:
         plateau = Plateau.of(trainer.learning_rate_scheduler)
         self.state = State(self.model, self.ema, optimizer, scaler, plateau, randomness, self.plan)
         self.stop = StopRequest()
+        self.kept = Kept(self.model, self.ema, whole, config, spec, self.loss, parts, processes, self.stop)
         self.trained = False
         """Whether all epochs are done; then the best weights may stand in the model, and its state is kept as it is."""
         self._resumed = False
@@ -184,13 +180,11 @@ class Training:
             self.trained = True
             knows = self.processes.once(lambda: record.knows_best)
             if self.parts["test"] or not knows:
-                if first:
-                    load_weights(self.folder / place.WEIGHTS_FILE, self.kept)
-                self.processes.same(list(self.kept.to(self.device).state_dict().values()))
+                self.kept.load(self.folder)
             if not knows:
-                record.add_best(done.best_epoch, self.score("validation", boundary=False).scores)
+                record.add_best(done.best_epoch, self.kept.score("validation", boundary=False).scores)
             if self.parts["test"]:
-                record.add_test(self.score("test", boundary=True).to_dict(self.spec)[self.spec.mask_name])
+                record.add_test(self.kept.score("test", boundary=True).to_dict(self.spec)[self.spec.mask_name])
             if first:
                 record.write_card(self.report, {part: len(samples) for part, samples in self.parts.items()})
         if self.profile.steps:
@@ -220,19 +214,15 @@ class Training:
         self._train(number)
         loss = float(self.state.losses[0] / self.plan.steps)
         started = time.perf_counter()
-        if self.whole is not None:
-            gather(self.whole, self._learnt)
+        self.kept.collect()
         extremes = Extremes(self.processes.rank, self.processes.size)
         # Boundaries cost time and choose nothing here.
-        result = self.score("validation", boundary=False, on_scored=extremes.add)
+        result = self.kept.score("validation", boundary=False, on_scored=extremes.add)
         scores, checked = result.scores, result.loss
         if scores.mean_iou > done.best_mean_iou:
             extremes = Extremes.joined(self.processes.gather(extremes))  # of the best epoch alone they are shown
             done.best_mean_iou, done.best_epoch = scores.mean_iou, number
-            parameters = sum(p.numel() for p in self.model.parameters())
-            about = {"epoch": number, "validation_mean_iou": scores.mean_iou, "parameters": parameters}
-            if self.processes.first:
-                save_weights(self.folder / place.WEIGHTS_FILE, self.kept, about)
+            self.kept.save(self.folder, number, scores.mean_iou)
         trained = done.seconds
         self.state.end_epoch()
         validated = time.perf_counter() - started
@@ -256,8 +246,7 @@ class Training:
     def _train(self, number: int) -> None:
         trainer, plan, done = self.config.trainer, self.plan, self.state.progress
         order = self.state.begin_epoch()
-        if self.whole is not None:
-            self.whole.cpu()
+        self.kept.make_room()
         self.model.train()
         if trainer.frozen_patterns:
             rest(self.model)
@@ -299,39 +288,6 @@ class Training:
         rate = learning_rate(step, total, trainer.peak_learning_rate, trainer.learning_rate_scheduler)
         return rate * self.state.plateau.factor
 
-    @property
-    def kept(self) -> torch.nn.Module:
-        """The weights that are validated and shipped: the average where there is one."""
-        return self.whole or self._learnt
-
-    @property
-    def _learnt(self) -> torch.nn.Module:
-        return self.model if self.ema is None else self.ema.module
-
-    def score(self, part: Part, *, boundary: bool, on_scored: OnScored | None = None) -> EvalResult:
-        """Scores and loss on the validation or test part, by the same code that `segdeploy evaluate` runs.
-
-        Of several processes each takes its share of the samples, and all get the scores of the whole.
-        """
-        size = self.config.trainer.eval_batch_size or self.config.trainer.samples_per_step
-        kept = self.kept.to(self.device)
-        self.processes.same(list(kept.buffers()))  # each has its own batches' statistics
-        module = Deployed(kept, self.spec.preprocessing)
-        runner = TorchRunner(module, str(self.device), RunnerOptions(threads=torch.get_num_threads()))
-        rank, count = self.processes.rank, self.processes.size
-        with self._watched(f"scoring the {part} part") as step:
-            return evaluate_with_loss(
-                runner,
-                self.loss,
-                self.parts[part][rank::count],
-                self.spec,
-                batch_size=size,
-                boundary=boundary,
-                progress=step,
-                on_scored=on_scored,
-                add_up=self.processes.add_up_exactly if count > 1 else None,
-            )
-
     def _record(self) -> Record:
         """What is written and told; the other processes keep the numbers in memory alone."""
         config, skip = self.config, self.skip
@@ -339,18 +295,6 @@ class Training:
             silent = config.trainer.model_copy(update={"trackers": ()})
             config, skip = config.model_copy(update={"trainer": silent}), _NOTHING
         return Record(self.run, self.folder, config, self.spec, self.state.progress.epoch, skip)
-
-    @contextmanager
-    def _watched(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Progress that ends with AskedError where a signal came; of several processes not all would know."""
-        with progress(what) as show:
-
-            def step(done: int, total: int) -> None:
-                show(done, total)
-                if self.processes.size == 1 and self.stop.signal is not None:
-                    raise AskedError
-
-            yield step
 
     def _write_profile(self) -> None:
         if self.processes.first and not self.skip.statistics:
