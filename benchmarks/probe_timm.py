@@ -95,7 +95,7 @@ def _child(sender: Connection, step: str, name: str) -> None:
     torch.set_num_threads(1)
     gc.disable()  # tracing keeps most of what it makes
     if step == "measure":
-        resource.setrlimit(resource.RLIMIT_CPU, (SLOW, SLOW))
+        resource.setrlimit(resource.RLIMIT_CPU, (SLOW, SLOW + 10))  # SIGXCPU first, SIGKILL if it lives on
     sender.send(STEPS[step](name))
 
 
