@@ -16,7 +16,7 @@ from segdeploy.errors import ModelError
 from segdeploy.files import sha256, write_text
 from segdeploy.frozen import Frozen
 from segdeploy.model.spec import ModelSpec, parse_spec
-from segdeploy.run_folder import SPEC_FILE, find_model
+from segdeploy.run_folder import SPEC_FILE, find_model, runs_inside
 from segdeploy.run_folder import WEIGHTS_FILE as RUN_WEIGHTS_FILE
 from segdeploy.threads import in_order
 
@@ -97,6 +97,14 @@ def write_bundle(folder: Path, content: BundleFile) -> Bundle:
     return Bundle(folder, content.spec, content.artifacts, content)
 
 
+def read_bundle_file(folder: Path) -> BundleFile | None:
+    """What a folder's `bundle.json` says, with nothing checked; None where there is none that can be read."""
+    try:
+        return BundleFile.model_validate_json((folder / BUNDLE_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
 def open_model(path: Path, unchecked: tuple[str, ...] = ()) -> Bundle:
     """Open a run folder, its model folder, a bundle, or an ONNX file that segdeploy wrote. Every hash is checked first.
 
@@ -122,7 +130,7 @@ def open_model(path: Path, unchecked: tuple[str, ...] = ()) -> Bundle:
         return _open_run(model)
     raise ModelError(
         f"{path}: expected a run folder (model/{SPEC_FILE}), a bundle ({BUNDLE_FILE}) or an .onnx file, "
-        "found none of them"
+        f"found none of them{runs_inside(path)}"
     )
 
 

@@ -37,10 +37,12 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch(exist_ok=False)  # not mkstemp: its files are private, and no thread can ask for the umask safely
+        mode = part.stat().st_mode
     except OSError as e:
         raise SegdeployError(f"{path}: cannot be written: {e.strerror or e}") from e
     try:
         yield part
+        part.chmod(mode)  # safetensors puts a private file in its place
         with part.open("rb+") as handle:
             os.fsync(handle.fileno())
         part.replace(path)

@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from segdeploy import files
+from segdeploy.checkpoint import save_weights
 from segdeploy.errors import SegdeployError
 
 OLD = b"old bytes"
@@ -90,6 +92,16 @@ def test_others_may_read_as_the_umask_says(path, monkeypatch):
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_others_may_read_weights_too(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    before = os.umask(0o022)
+    try:
+        save_weights(path, torch.nn.Linear(2, 2), {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_longest_names(tmp_path):

@@ -58,6 +58,7 @@ def command(
     from segdeploy.benchmark.report import write_report
     from segdeploy.benchmark.run import run_benchmark
     from segdeploy.benchmark.settings import benchmark_settings
+    from segdeploy.benchmark.verdict import verdict
     from segdeploy.bundle import open_model
     from segdeploy.tables import benchmark_table
 
@@ -81,5 +82,7 @@ def command(
         )
     result = judge.judge(result)
     say(benchmark_table(result))
+    for caution in verdict(result).cautions:
+        say(f"before you quote this: {caution}")
     say(f"report: {write_report(result, output)}")
     tell(judge, result)

@@ -65,7 +65,7 @@ def command(
     from segdeploy.plugin.extras import require
 
     require("train")
-    from segdeploy.bundle import open_model
+    from segdeploy.bundle import open_model, read_bundle_file
     from segdeploy.export.build import Changes, add_engine, check_first, engine_target, first_options, lightest
     from segdeploy.export.run import export_run, export_settings
     from segdeploy.runtime.engine_lock import LOCK_FILE, read_lock
@@ -79,6 +79,7 @@ def command(
     settings = export_settings(run, given)
     if trt and precision is None and "fp16" not in settings.precisions:
         settings = settings.model_copy(update={"precisions": (*settings.precisions, "fp16")})
+    before = read_bundle_file(output)
     with stages() as step:
         result = export_run(
             run,
@@ -106,4 +107,7 @@ def command(
             made = add_engine(result.bundle, wanted.precision or "fp32", first_options(wanted), bar)
         lock = read_lock(made.path / LOCK_FILE)
         say(f"engine: {made.path / 'model.engine'}: {lock.precision}, {lock.status} ({lock.built_by})")
+    if before is not None:
+        held = ", ".join(dict.fromkeys(a.precision for a in before.artifacts if a.kind == "onnx"))
+        say(f"replaced: {output} held {held}, {'verified' if before.verification else 'not verified'}")
     say(f"bundle: {output}")

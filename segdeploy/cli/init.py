@@ -25,6 +25,7 @@ def command(data: Path, output: Path, layout: str | None, force: bool) -> None:
     images/ and masks/ (also inside train/ and val/) or with train.csv and val.csv, or a known public data set. Nothing
     is written into it.
     """
+    from segdeploy.data.findings import first_lines
     from segdeploy.init.run import write_config
     from segdeploy.plugin.extras import require
 
@@ -35,4 +36,8 @@ def command(data: Path, output: Path, layout: str | None, force: bool) -> None:
     for table in written.tables:
         say(f"table: {table}")
     say(f"config: {written.config}")
-    say(f"now: {written.command}")
+    if written.errors:
+        say(first_lines(f"{len(written.errors)} file(s) that train refuses:", written.errors, 20))
+        say(f"now: correct them, then {written.command}")
+    else:
+        say(f"now: {written.command}")

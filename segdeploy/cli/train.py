@@ -89,7 +89,10 @@ def command(
     changes = [*overrides, *([] if random_seed is None else [f"trainer.seed={random_seed}"])]
     if resume is not None:
         if config is not None or config_str is not None or changes or start_from is not None:
-            raise ConfigError("--resume goes on with the run's own configuration; leave out -c and --set")
+            raise ConfigError(
+                "--resume goes on with the run's own configuration; leave out -c and --set, "
+                "or begin anew from its weights with --start-from RUN"
+            )
         from segdeploy.train.loop import resume as go_on
 
         given = any((dataset, training_set, validation_set, test_set))

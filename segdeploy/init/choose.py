@@ -192,9 +192,10 @@ def _epochs(training: int, machine: Machine, *, pretrained: bool) -> tuple[int, 
 
 
 def _weights(facts: MaskTotals, settled: Settled) -> tuple[bool, str]:
-    pixels = np.array([facts.pixels_of(s) for s in settled.spelled])
-    weights = median_frequency_weights(pixels, np.array([facts.masks_with(s) for s in settled.spelled]))
-    ratio, rarest = float(weights.max()), settled.classes[int(weights.argmax())].name
+    meant = [i for i in range(len(settled.classes)) if i not in settled.slips]
+    pixels = np.array([facts.pixels_of(settled.spelled[i]) for i in meant])
+    weights = median_frequency_weights(pixels, np.array([facts.masks_with(settled.spelled[i]) for i in meant]))
+    ratio, rarest = float(weights.max()), settled.classes[meant[int(weights.argmax())]].name
     fact = f"the median class is {ratio:.1f} times as frequent as the rarest ({rarest}), in the masks that have them"
     if ratio > _SKEWED:
         return True, f"auto (median frequency / frequency): {fact}. Delete it to count every pixel the same."

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from segdeploy.init.look import MaskTotals, Spelling
     from segdeploy.init.names import Names
 
+SLIP_SHARE = 1e-4
+"""A value with fewer of all pixels, in one mask of a hundred or in one alone, looks like a slip."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
@@ -34,6 +37,8 @@ class Settled:
     names_why: str
     ignore_why: str
     warnings: tuple[str, ...] = ()
+    slips: tuple[int, ...] = ()
+    """Classes that are so rare that they look like slips of the pen."""
 
 
 def settle_known(facts: MaskTotals, known: Known, title: str) -> Settled:
@@ -72,12 +77,15 @@ def settle(facts: MaskTotals, names: Names | None, name: str) -> Settled:
         return _values(facts, name)
     found = sorted(facts.pixels, key=_order)
     _check_count(facts, found, name)
+    slips, warnings = _slips(facts, found)
     return Settled(
         classes=tuple(NamedClass(name=f"class_{i}", color=_color(c)) for i, c in enumerate(found)),
         spelled=tuple((c,) for c in found),
         encoding="color",
-        names_why="No file of names was found: one class for each colour, darkest red first.",
+        names_why=" ".join(["No file of names was found: one class for each colour, darkest red first.", *warnings]),
         ignore_why="If a colour means 'no label', delete its line and put the colour here.",
+        warnings=warnings,
+        slips=slips,
     )
 
 
@@ -95,13 +103,18 @@ def _values(facts: MaskTotals, name: str) -> Settled:
     owned = [v for v in found if v not in ignored]
     _check_count(facts, owned, name)
     in_order = owned == list(range(len(owned)))
+    slips, warnings = _slips(facts, owned)
     return Settled(
         classes=tuple(NamedClass(name=f"class_{v}", value=None if in_order else _number(v)) for v in owned),
         spelled=tuple((v,) for v in owned),
         encoding="class_id",
         ignored=ignored,
-        names_why="No file of names was found: one class for each value; change the names as you like.",
+        names_why=" ".join(
+            ["No file of names was found: one class for each value; change the names as you like.", *warnings]
+        ),
         ignore_why=_void_why(facts, ignored),
+        warnings=warnings,
+        slips=slips,
     )
 
 
@@ -197,6 +210,22 @@ def _stray_line(facts: MaskTotals, strays: list[Any], file: Path) -> str:
         f"{shown} {'has' if len(strays) == 1 else 'have'} no name in {file.name} and {share:.2%} of the pixels "
         f"(first in {facts.first[strays[0]].name}): ignored. If it is a class, name it."
     )
+
+
+def _slips(facts: MaskTotals, found: list[Spelling]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Which of the classes to be look like slips, and a line about each of the first few."""
+    most = max(1, facts.masks // 100)
+    few = SLIP_SHARE * sum(facts.pixels.values())
+    rare = [
+        i for i, s in enumerate(found) if facts.pixels[s] <= few and facts.masks_with([s]) <= most < facts.masks / 5
+    ]
+    what = "colour" if facts.colors else "value"
+    lines = [
+        f"The {what} {s} has {facts.pixels[s]} pixel(s), in {facts.masks_with([s])} of {facts.masks} masks (first in "
+        f"{facts.first[s].name}): a slip? Correct the mask, or delete its class and ignore it."
+        for s in (found[i] for i in rare)
+    ]
+    return tuple(rare), tuple(lines[:3])
 
 
 def _void_why(facts: MaskTotals, ignored: tuple[Any, ...]) -> str:

@@ -110,6 +110,8 @@ def train(
             try_training(segmenter, plan.share // plan.batches, config.image.training_size, frozen=frozen)
             new = partial(_begin, config, tables, spec, segmenter, parts, report, skip or Skip())
             run, model = processes.once(lambda: new(files.next_free(output / name), model_folder))
+            if run.name != name:
+                log.info("%s is taken: this run is %s", output / name, run)
         return Training(config, run, model, spec, segmenter, parts, report, processes, skip or Skip()).go(on_epoch)
 
 
@@ -165,8 +167,8 @@ def resume(
     model = run / place.MODEL_FOLDER
     if not (model / place.LATEST_FILE).is_file():
         raise ModelError(
-            f"{run}: expected a run folder with {place.MODEL_FOLDER}/{place.LATEST_FILE}, found none; "
-            "it is written before the first step"
+            f"{run}: expected a run folder with {place.MODEL_FOLDER}/{place.LATEST_FILE}, found none"
+            f"{place.runs_inside(run)}"
         )
     config = read_run_config(run)
     if config is None:

@@ -163,7 +163,9 @@ def test_files_of_a_training(folder, fails, change, said):
         (["train", "-c", "config.yaml", "--set", "trainer.epohcs=3"], "did you mean 'epochs'?"),
         (["train", "--resume", "none"], "none"),
         (["evaluate", "none", "--dataset", "data.csv"], "none: expected a run folder"),
-        (["predict", "none", "1.jpg"], "none: expected a run folder"),
+        (["predict", "none", "1.jpg"], "found none of them; there is nothing at this path"),
+        (["predict", "runs", "1.jpg"], "found none of them; it holds runs: did you mean runs/mine?"),
+        (["train", "--resume", "runs"], "found none; it holds runs: did you mean runs/mine?"),
         (["predict", "data.csv", "1.jpg"], "data.csv: expected a run folder"),
         (["export", "none"], "none: expected a run folder"),
         (["benchmark", "none", "--dataset", "data.csv"], "none: expected a run folder"),
@@ -177,6 +179,8 @@ def test_files_of_a_training(folder, fails, change, said):
 )
 def test_words_of_the_command_line(folder, fails, monkeypatch, words, said):
     monkeypatch.chdir(folder)
+    (folder / "runs/mine/model").mkdir(parents=True)
+    (folder / "runs/mine/model/model.json").write_text("{}")
     before = sorted(folder.iterdir())
     assert said in fails(*words)
     assert sorted(folder.iterdir()) == before

@@ -30,6 +30,13 @@ def test_height_and_width_stay_free_and_the_other_size_is_told(export, tiny_tabl
     assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", "height", "width", 3]
 
 
+def test_a_bundle_that_is_replaced_is_told(export, tiny_table):
+    assert "replaced:" not in export("--precision", "fp16", "--verify", tiny_table)[1]
+    code, said, bundle = export()
+    assert code == 0
+    assert f"replaced: {bundle} held fp32, fp16, verified\n" in said
+
+
 def test_other_words_are_refused(export):
     code, said, bundle = export("--dynamic", "width")
     assert code == 2

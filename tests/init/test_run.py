@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,24 @@ def test_train_runs_with_it(form, folder, tmp_path, tiny_table, capsys):
         assert len(load_config(Path("my config.yaml")).mask.preprocessing.classes) == len(CLASS_NAMES)
     assert rows == expected
     assert re.fullmatch(r"\{.*\}\n", (run / "metrics.jsonl").read_text())
+
+
+def test_samples_that_train_refuses_are_told(folder, capsys):
+    Image.new("L", (30, 20)).save("data/masks/03.png")
+    with pytest.raises(SystemExit) as caught:
+        main(["init", "data"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert "1 file(s) that train refuses:\n" in said
+    assert "03.png: expected the size of 03.jpg, 60x40, found 30x20" in said
+    assert said.endswith("now: correct them, then segdeploy train -c config.yaml\n")
+
+
+def test_a_slip_has_no_say_in_the_weights():
+    counts = {0: 50_000, 1: 50_000, 7: 1}
+    skewed = settle(facts(counts), None, "data")
+    assert choose(facts(counts), skewed, 367, False, CPU).weighted
+    assert not choose(facts(counts), replace(skewed, slips=(2,)), 367, False, CPU).weighted
 
 
 @pytest.mark.parametrize(

@@ -205,3 +205,20 @@ def test_several_ignored_colours(tmp_path):
     assert (result.ignored, result.warnings) == ((BLUE,), ())
     result = settled(tmp_path, [[BLACK, RED, BLUE]], names=f"{names}[[0, 0, 255], {[*white]}]", file="classes.yaml")
     assert (result.ignored, result.warnings) == ((BLUE, white), ())
+
+
+def test_a_slip_is_told_and_named_in_no_weights(tmp_path):
+    masks = [np.tile([0, 1], (100, 50)).tolist() for _ in range(20)]
+    masks[7][3][4] = 9
+    found = settled(tmp_path, *masks)
+    assert found.slips == (2,)
+    assert len(found.warnings) == 1
+    assert "value 9 has 1 pixel(s), in 1 of 20 masks (first in m7.png): a slip?" in found.warnings[0]
+    assert found.warnings[0] in found.names_why
+
+
+def test_a_rare_class_is_no_slip(tmp_path):
+    masks = [np.tile([0, 1], (100, 50)).tolist() for _ in range(20)]
+    for mask in masks[:3]:
+        mask[3][4] = 9
+    assert settled(tmp_path, *masks).slips == ()

@@ -109,11 +109,13 @@ def test_validation_loss_of_the_best_epoch_is_that_of_its_weights(finished, tabl
     assert events.Scalars("validation_loss")[finished.best_epoch - 1].value == pytest.approx(said)
 
 
-def test_second_run_gets_its_own_folder(finished, table):
+def test_second_run_gets_its_own_folder(finished, table, caplog):
+    caplog.set_level("INFO")
     again = train(
         parse_config(CONFIG, overrides=["trainer.epochs=1"]), Tables(dataset=table), finished.run.parent, device="cpu"
     )
     assert again.run.name == "experiment_run_0"
+    assert f"{finished.run} is taken: this run is {again.run}" in caplog.text
 
 
 def test_resumed_run_equals_uninterrupted_one(finished, table, tmp_path):
