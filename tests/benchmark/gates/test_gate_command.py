@@ -224,6 +224,7 @@ def test_a_benchmark_is_held_to_its_gates(run, tiny_bundle, tiny_table, tmp_path
     assert "p99_ms[backend=torch]<=60000 selects no row" in torch
     assert ours == f"  onnxruntime, batch 1, 1 thread, 96x64: {said}"
     assert "report: report/report.html" in out  # it was written before the command failed
+    assert "before you quote this: There are too few rounds for the intervals to mean much.\n" in out
     assert len(ET.parse("gates.xml").getroot().findall(".//failure")) == 2
     result = parse_result(Path("report/report.json").read_bytes(), "report")
     assert [(c.metric, c.passed) for c in result.gates] == [("p99_ms", True), ("p99_ms", False), ("speedup", False)]
