@@ -55,7 +55,8 @@ class Blocks(Callback):
     left = None
 
     def wait(self):
-        sys.stdin.readline()
+        if not sys.stdin.readline():
+            raise SystemExit
         self.left, self.seconds = steps, 0.0
 
     def on_batch_start(self, trainer, progress_tracker, save_path, **kwargs):

@@ -85,7 +85,7 @@ class Child:
                 return None
             row = failed | {"error": f"the process ended with exit code {self.process.exitcode}"}
         if self.step == "measure_fixed":
-            row["dynamic_note"] = f"not traced in {SLOW} s of processor time"
+            row.setdefault("dynamic_note", f"not done in {SLOW} s of processor time")
         step = self.step.removesuffix("_fixed")
         return {"step": step, "name": self.name, **row, "seconds": round(time.perf_counter() - self.started, 1)}
 

@@ -237,7 +237,7 @@ def measure(name: str, *, free_sizes: bool = True) -> Row:
     row = found | train_once(encoder, size)
     encoder.eval()
     if not free_sizes:
-        return row | {"dynamic": "no"} | export_fixed(encoder, size)
+        return row | {"dynamic": "?"} | export_fixed(encoder, size)
     if "fixed" in found:
         why = "one size only" if found["sizes"].startswith("fixed") else "levels not as declared"
         return row | {"dynamic": "no", "dynamic_note": why} | export_fixed(encoder, size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,8 @@ class Side:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         before = self._usage()
-        self.process.stdin.write("\n")
+        with suppress(BrokenPipeError):  # it ended; below that is said
+            self.process.stdin.write("\n")
         for line in self.process.stdout:
             if line.startswith(SECONDS):
                 return float(line.split()[1]), disturbance(before, self._usage(), self.threads)

@@ -87,7 +87,9 @@ def runs_inside(path: Path) -> str:
     """For an error about `path`: the runs that lie directly in it, or that nothing is there; else empty."""
     if not path.exists():
         return "; there is nothing at this path"
-    found = sorted(str(child) for child in path.iterdir() if find_model(child)) if path.is_dir() else []
+    if not path.is_dir() or find_model(path):
+        return ""
+    found = sorted(str(child) for child in path.iterdir() if find_model(child))
     if not found:
         return ""
     return f"; it holds runs: did you mean {' or '.join(found[:3])}{' or another' if len(found) > 3 else ''}?"

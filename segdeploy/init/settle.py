@@ -102,8 +102,9 @@ def _values(facts: MaskTotals, name: str) -> Settled:
     ignored: tuple[Spelling, ...] = (IGNORE,) if void_beside([_number(v) for v in found]) else ()
     owned = [v for v in found if v not in ignored]
     _check_count(facts, owned, name)
-    in_order = owned == list(range(len(owned)))
     slips, warnings = _slips(facts, owned)
+    # Where a class may be deleted, the others keep their values.
+    in_order = not slips and owned == list(range(len(owned)))
     return Settled(
         classes=tuple(NamedClass(name=f"class_{v}", value=None if in_order else _number(v)) for v in owned),
         spelled=tuple((v,) for v in owned),
@@ -223,9 +224,11 @@ def _slips(facts: MaskTotals, found: list[Spelling]) -> tuple[tuple[int, ...], t
     lines = [
         f"The {what} {s} has {facts.pixels[s]} pixel(s), in {facts.masks_with([s])} of {facts.masks} masks (first in "
         f"{facts.first[s].name}): a slip? Correct the mask, or delete its class and ignore it."
-        for s in (found[i] for i in rare)
+        for s in (found[i] for i in rare[:3])
     ]
-    return tuple(rare), tuple(lines[:3])
+    if len(rare) > 3:
+        lines.append(f"So it is with {len(rare) - 3} more.")
+    return tuple(rare), tuple(lines)
 
 
 def _void_why(facts: MaskTotals, ignored: tuple[Any, ...]) -> str:

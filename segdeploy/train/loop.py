@@ -110,7 +110,7 @@ def train(
             try_training(segmenter, plan.share // plan.batches, config.image.training_size, frozen=frozen)
             new = partial(_begin, config, tables, spec, segmenter, parts, report, skip or Skip())
             run, model = processes.once(lambda: new(files.next_free(output / name), model_folder))
-            if run.name != name:
+            if run != output / name:
                 log.info("%s is taken: this run is %s", output / name, run)
         return Training(config, run, model, spec, segmenter, parts, report, processes, skip or Skip()).go(on_epoch)
 

@@ -166,6 +166,7 @@ def test_files_of_a_training(folder, fails, change, said):
         (["predict", "none", "1.jpg"], "found none of them; there is nothing at this path"),
         (["predict", "runs", "1.jpg"], "found none of them; it holds runs: did you mean runs/mine?"),
         (["train", "--resume", "runs"], "found none; it holds runs: did you mean runs/mine?"),
+        (["train", "--resume", "runs/mine"], "latest.safetensors, found none\n"),
         (["predict", "data.csv", "1.jpg"], "data.csv: expected a run folder"),
         (["export", "none"], "none: expected a run folder"),
         (["benchmark", "none", "--dataset", "data.csv"], "none: expected a run folder"),

@@ -217,6 +217,23 @@ def test_a_slip_is_told_and_named_in_no_weights(tmp_path):
     assert found.warnings[0] in found.names_why
 
 
+def test_classes_keep_their_values_where_a_slip_may_be_deleted(tmp_path):
+    masks = [np.tile([0, 1, 3, 3], (100, 25)).tolist() for _ in range(20)]
+    masks[7][3][4] = 2
+    found = settled(tmp_path, *masks)
+    assert found.slips == (2,)
+    assert [c.value for c in found.classes] == [0, 1, 2, 3]
+
+
+def test_many_slips_are_counted(tmp_path):
+    masks = [np.tile([0, 1], (100, 50)).tolist() for _ in range(20)]
+    for value in range(5):
+        masks[value][3][4] = 10 + value
+    found = settled(tmp_path, *masks)
+    assert found.slips == (2, 3, 4, 5, 6)
+    assert (len(found.warnings), found.warnings[-1]) == (4, "So it is with 2 more.")
+
+
 def test_a_rare_class_is_no_slip(tmp_path):
     masks = [np.tile([0, 1], (100, 50)).tolist() for _ in range(20)]
     for mask in masks[:3]:
