@@ -40,8 +40,8 @@ def environment_of(*, ours: bool) -> dict[str, str]:
 class Side:
     """A side that stays in a process of its own, between its blocks too, with what it has warmed up.
 
-    For each line on its standard input the program runs a block and prints `SECONDS` and how many it took; it does
-    nothing else meanwhile. `said` has its other lines.
+    For each line on its standard input the program runs a block and prints `SECONDS` and how many it took; between
+    blocks it uses no core for long. `said` has its other lines.
     """
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], threads: int) -> None:
@@ -65,15 +65,25 @@ class Side:
         raise SystemExit(f"{' '.join(self.words)[:300]}: ended with {self.process.wait()}")
 
     def _usage(self) -> Usage:
-        """The clocks, with the time of the side's process as what is not other work."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        ticks = int(fields[11]) + int(fields[12])  # user and system
-        return replace(usage(), own=ticks / os.sysconf("SC_CLK_TCK"), queued=None)
+        """The clocks, with the time of the side's process and of those it started as what is not other work."""
+        return replace(usage(), own=_ticks(self.process.pid) / os.sysconf("SC_CLK_TCK"), queued=None)
 
     def close(self) -> None:
         """End it."""
         self.process.kill()
         self.process.wait()
+
+
+def _ticks(pid: int | str) -> int:
+    """Processor time of a process and its children, user's and system's; 0 where it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        children = [
+            child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
+        ]
+    except OSError:
+        return 0
+    return sum(map(int, fields[11:15])) + sum(map(_ticks, children))  # own, and of children that ended
 
 
 @dataclass

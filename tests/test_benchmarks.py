@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -73,3 +74,46 @@ def test_the_readme_has_a_line_for_each():
     readme = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     scripts = [path.name for path in ROOT.glob("benchmarks/*.py") if is_command(path)]
     assert [name for name in scripts if f"`{name}`" not in readme] == []
+
+
+BLOCKS = """
+import subprocess, sys, time
+print("ready", flush=True)
+for number, line in enumerate(sys.stdin):
+    if number == int(sys.argv[1]):
+        raise SystemExit(3)
+    subprocess.run([sys.executable, "-c", "import time\\nend = time.time() + 0.3\\nwhile time.time() < end: pass"])
+    print("SECONDS", number, flush=True)
+"""
+
+
+def sides(processes, ends):
+    return {name: processes.Side([sys.executable, "-c", BLOCKS, str(ends)], dict(os.environ), 1) for name in "ab"}
+
+
+def test_sides_take_turns(monkeypatch):
+    """The first round warms up; what a side's children take is not other work; disturbed rounds do not count."""
+    processes = load(ROOT / "benchmarks" / "processes.py", monkeypatch)
+    reasons = iter([None, None, None, None, "a reason", None])
+    seen = []
+
+    def told(before, after, threads):
+        seen.append(after.own - before.own)
+        return next(reasons, None)
+
+    monkeypatch.setattr(processes, "disturbance", told)
+    running = sides(processes, 99)
+    found = processes.take_turns(running, 2)
+    assert found.seconds == {"a": [1.0, 3.0], "b": [1.0, 3.0]}
+    assert found.disturbed == ["b: a reason"]
+    assert running["a"].said == ["ready\n"]
+    assert sum(seen) > 0.2 * len(seen)
+    assert all(side.process.returncode is not None for side in running.values())
+
+
+def test_a_side_that_ends_ends_all(monkeypatch):
+    processes = load(ROOT / "benchmarks" / "processes.py", monkeypatch)
+    running = sides(processes, 1)
+    with pytest.raises(SystemExit, match="ended with 3"):
+        processes.take_turns(running, 2)
+    assert all(side.process.returncode is not None for side in running.values())
