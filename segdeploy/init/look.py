@@ -30,7 +30,7 @@ class MaskTotals:
 
     `colors` says whether they are RGB pictures; a spelling is then a colour, otherwise a pixel value. `pixels` counts
     pixels by spelling, and `together` masks by the spellings that they have; `first` is a file that has a spelling.
-    `sizes` counts (height, width).
+    `sizes` counts (height, width). `errors` has a line for each sample that can be looked at and not be trained on.
     """
 
     masks: int
@@ -39,6 +39,7 @@ class MaskTotals:
     together: Counter[frozenset[Spelling]]
     first: dict[Spelling, Path]
     sizes: Counter[tuple[int, int]]
+    errors: tuple[str, ...] = ()
 
     def pixels_of(self, spelled: Iterable[Spelling]) -> int:
         """Pixels that have one of these spellings."""
@@ -66,6 +67,7 @@ def look(samples: Sequence[Sample], progress: Callable[[int, int], None] | None 
     faults = list(dict.fromkeys(fault for one in facts for fault in _faults(one)))
     if faults:
         raise DataError(first_lines(f"{len(faults)} file(s) cannot be used:", faults))
+    refused = (f for one in facts for f in check_sample(one, None) if f.severity == "error")
     masks = [mask for _, mask in masks_of(facts)]
     colors = any(mask.kind == "colors" for mask in masks)
     if colors and (deep := [f"{s.mask}: found a {m.mode} picture" for s, m in masks_of(facts) if not m.colors()]):
@@ -88,6 +90,7 @@ def look(samples: Sequence[Sample], progress: Callable[[int, int], None] | None 
         together=together,
         first=first,
         sizes=Counter(mask.size for mask in masks),
+        errors=tuple(dict.fromkeys(f"{f.file}: {f.message}" for f in refused)),
     )
 
 

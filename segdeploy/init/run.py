@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.config.load import parse_config
-from segdeploy.data.facts import read_facts
-from segdeploy.data.rules_sample import check_sample
 from segdeploy.errors import DataError, SegdeployError
 from segdeploy.files import write_text
 from segdeploy.init.choose import REPOSITORIES, choose
@@ -98,13 +96,12 @@ def write_config(
         for name, path in tables.items():
             write_text(path, _table(found, found.samples[name], folder))
     write_text(output, text)
-    wrong = (f for one in read_facts(samples) for f in check_sample(one, None) if f.severity == "error")
     return Written(
         config=output,
         tables=() if found.paths else tuple(tables.values()),
         command=command,
         warnings=(*found.notes, *settled.warnings),
-        errors=tuple(dict.fromkeys(f"{f.file}: {f.message}" for f in wrong)),
+        errors=facts.errors,
     )
 
 
