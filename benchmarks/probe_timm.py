@@ -9,7 +9,8 @@ free height and width, onnxruntime against torch at sizes that were not the exam
 timm file comes first, then that of every kind, then the others up to --max-params. A kind is a timm file, a set of
 layer classes and a form of sizes; models that are not probed stand in the table as their kind's smallest, marked so.
 A second start goes on where the first one ended. A model that takes more than SLOW seconds of processor time, which
-is torch simplifying expressions of height and width, is probed once more at one size.
+is torch simplifying expressions of height and width, is probed once more at one size; larger ones of its kind are
+probed at one size at once.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Child:
 
     step: str
     name: str
+    slower_than: str = ""
+    """A model of the same kind that was too slow already."""
     process: BaseProcess = field(init=False)
     receiver: Connection = field(init=False)
     started: float = field(default_factory=time.perf_counter)
@@ -85,7 +88,8 @@ class Child:
                 return None
             row = failed | {"error": f"the process ended with exit code {self.process.exitcode}"}
         if self.step == "measure_fixed":
-            row.setdefault("dynamic_note", f"not done in {SLOW} s of processor time")
+            who = f"not tried, as {self.slower_than} was " if self.slower_than else ""
+            row.setdefault("dynamic_note", f"{who}not done in {SLOW} s of processor time")
         step = self.step.removesuffix("_fixed")
         return {"step": step, "name": self.name, **row, "seconds": round(time.perf_counter() - self.started, 1)}
 
@@ -129,21 +133,26 @@ def order(described: dict[str, Row], measured: dict[str, Row], max_params: float
 
 def run(step: str, names: list[str], path: Path, jobs: int) -> None:
     """Append one row per name to `path`; names that are there already are skipped."""
-    done = read(path)[step]
+    rows = read(path)
+    described, done = rows["describe"], rows[step]
     left = [n for n in names if n not in done]
+    slow = {_kind(described, n): n for n in done if done[n].get("dynamic") == "?"} if step == "measure" else {}
     waiting = [(step, n) for n in left]
     started, count = time.perf_counter(), 0
     running: list[Child] = []
     with path.open("a", encoding="utf-8") as file:
         while waiting or running:
             while waiting and len(running) < jobs:
-                running.append(Child(*waiting.pop(0)))
+                now, name = waiting.pop(0)
+                known = slow.get(_kind(described, name), "") if now == "measure" else ""
+                running.append(Child("measure_fixed" if known else now, name, known))
             ready = wait([c.receiver for c in running], timeout=10)
             for child in [c for c in running if c.receiver in ready or c.late()]:
                 running.remove(child)
                 row = child.end()
                 if row is None:
                     waiting.insert(0, ("measure_fixed", child.name))
+                    slow[_kind(described, child.name)] = child.name
                     continue
                 file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -152,6 +161,10 @@ def run(step: str, names: list[str], path: Path, jobs: int) -> None:
                 result = " | ".join(str(row.get(k, "-")) for k in ("sizes", "trains", "exports", "dynamic", "error"))
                 print(f"{step} {count}/{len(left)} {child.name}: {result}; {row['seconds']} s, "
                       f"{pace * (len(left) - count) / 60:.0f} min left at this pace", flush=True)  # fmt: skip
+
+
+def _kind(described: dict[str, Row], name: str) -> str:
+    return str(described.get(name, {}).get("kind", name))
 
 
 def note_start(path: Path) -> None:

@@ -112,7 +112,13 @@ def inspect_data(
         "classes": list(classes.names) if classes else None,
         "values": _values(together, classes),
         "findings": [
-            {"severity": f.severity, "rule": f.rule, "file": str(f.file) if f.file else None, "message": f.message}
+            {
+                "severity": f.severity,
+                "rule": f.rule,
+                "file": str(f.file) if f.file else None,
+                "message": f.message,
+                "same": f.same,
+            }
             for f in said
         ],
     }
@@ -203,7 +209,7 @@ def data_text(about: Mapping[str, Any]) -> str:
     said += ["", f"masks are read as `encoding: {about['encoding']}`" if about["encoding"] else "no class map fits"]
     for severity in ("error", "warning"):
         found = [
-            Finding(severity, f["rule"], Path(f["file"]) if f["file"] else None, f["message"])
+            Finding(severity, f["rule"], Path(f["file"]) if f["file"] else None, f["message"], f["same"])
             for f in about["findings"]
             if f["severity"] == severity
         ]

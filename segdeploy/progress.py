@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _quiet = ContextVar("quiet", default=False)
 _PATIENCE = 0.5
 """Seconds between two notes beside a bar."""
+_EVERY = 10.0
+"""Seconds between two lines in a log."""
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress(what: str, note: Callable[[], str] = lambda: "") -> Iterator[Step]:
-    """Yield a function of (done, total); it draws a bar, or writes a line every ten seconds and at the end."""
+    """Yield a function of (done, total); it draws a bar, or writes a line every `_EVERY` seconds and at the end."""
     if _quiet.get():
         yield lambda done, total: None
     elif sys.stderr.isatty():
@@ -86,7 +88,7 @@ def _lines(what: str, note: Callable[[], str]) -> Step:
     def step(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= 10 or (done == total and now - started >= 10):
+        if now - last >= _EVERY or (done == total and now - started >= _EVERY):
             last = now
             sys.stderr.write(f"{what}: {done}/{total}  {now - started:.0f} s  {note()}".rstrip() + "\n")
             sys.stderr.flush()
@@ -108,13 +110,15 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
 
             yield show
         return
-    last = ""
+    stage = ""
+    step = _lines(stage, lambda: "")
 
     def line(what: str, done: int, total: int) -> None:
-        nonlocal last
-        if what != last:
-            last = what
+        nonlocal stage, step
+        if what != stage:
+            stage, step = what, _lines(what, lambda: "")
             sys.stderr.write(f"{what} ...\n")
             sys.stderr.flush()
+        step(done, total)
 
     yield line

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TURN_SECONDS = 0.1
 """A row's turn lasts at least this long, so that fast rows are not one lucky call."""
 TURN_CALLS = 2
+REPEATING = "; other work disturbs rounds, which are repeated"
 FILE_ROUNDS = 10
 """At most, for times from file to file."""
 _ON_EITHER = ("torch", "onnxruntime")
@@ -143,15 +144,17 @@ def measure(
         for number, row in enumerate(rows):
             progress(f"{group}: opening and warming up", number, len(rows))
             _open(row, job, images, stack)
+        said = f"{group}: timing"
         repeated, disturbed = take_turns(
-            rows, "memory", settings.rounds, settings.seconds, lambda n, of: progress(f"{group}: timing", n, of)
+            rows, "memory", settings.rounds, settings.seconds, lambda n, of, note: progress(said + note, n, of)
         )
         if whole:
             rounds = min(settings.rounds, FILE_ROUNDS)
             said = f"{group}: from file to file"
             _, in_files = take_turns(
-                rows, "file", rounds, 0, lambda n, of: progress(said, n, of), folder=str(job.folder / "masks")
-            )
+                rows, "file", rounds, 0, lambda n, of, note: progress(said + note, n, of),
+                folder=str(job.folder / "masks"),
+            )  # fmt: skip
         for row in rows:
             row.repeated, row.disturbed = repeated, disturbed
             row.file_disturbed = in_files if whole else None
@@ -165,12 +168,19 @@ def measure(
 
 
 def take_turns(
-    rows: list[Measured], what: str, rounds: int, seconds: float, progress: Callable[[int, int], None], **arguments: Any
+    rows: list[Measured],
+    what: str,
+    rounds: int,
+    seconds: float,
+    progress: Callable[[int, int, str], None],
+    **arguments: Any,
 ) -> tuple[int, int]:
     """Rounds until `rounds` of them count, and for `seconds`. A row that fails drops out; the others go on.
 
     A round in which other work took the cores from any row is thrown away and repeated, since its ratios compare
     rows under different conditions; after as many repetitions as there are rounds, patience ends and they count.
+
+    `progress` is called with (done, total, note) before each round; the note says why nothing moves on a busy machine.
 
     Returns:
         how many rounds were repeated, and how many count although they were disturbed.
@@ -178,7 +188,7 @@ def take_turns(
     ends = time.monotonic() + seconds
     kept = repeated = disturbed = 0
     while kept < rounds or time.monotonic() < ends:
-        progress(min(kept, rounds), rounds)
+        progress(min(kept, rounds), rounds, REPEATING if repeated else "")
         turns: list[tuple[Measured, dict[str, Any]]] = []
         for row in rows if kept % 2 == 0 else rows[::-1]:
             if (turn := row.ask("turn", what=what, calls=TURN_CALLS, seconds=TURN_SECONDS, **arguments)) is not None:

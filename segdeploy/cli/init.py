@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 @click.argument("data", type=options.PATH)
 @options.output("config.yaml", "The YAML file to write.")
 @click.option("--layout", metavar="NAME", help="pets, cityscapes, voc, ade20k or camvid; default: found by looking.")
+@click.option("--skip-unpaired", is_flag=True, help="Leave out images without a mask and masks without an image.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
-def command(data: Path, output: Path, layout: str | None, force: bool) -> None:
+def command(data: Path, output: Path, layout: str | None, skip_unpaired: bool, force: bool) -> None:
     """Look at DATA and write a commented configuration that trains on it.
 
     DATA is a table (such as CSV, TSV, JSON or Parquet) with a column of images and one of masks, a folder with
@@ -30,7 +31,7 @@ def command(data: Path, output: Path, layout: str | None, force: bool) -> None:
     from segdeploy.plugin.extras import require
 
     require("train")
-    written = write_config(data, output, layout=layout, force=force)
+    written = write_config(data, output, layout=layout, skip_unpaired=skip_unpaired, force=force)
     for warning in written.warnings:
         say(f"note: {warning}")
     for table in written.tables:

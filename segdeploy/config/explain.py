@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -66,7 +66,7 @@ def _say(item: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     """What is wrong, and what came instead where that helps."""
     loc, context = item["loc"], item.get("ctx", {})
     if item["type"] == "extra_forbidden":
-        return "unknown key" + suggest(str(loc[-1]), _keys_at(model, loc[:-1])), ""
+        return "unknown key" + _meant(str(loc[-1]), model, loc[:-1]), ""
     if item["type"] == "union_tag_invalid":
         known = re.findall(r"'(\w+)'", context["expected_tags"])
         return f"no type is named {context['tag']!r}{suggest(context['tag'], known)}", ""
@@ -94,6 +94,29 @@ def _real_path(loc: tuple[str | int, ...], value: Any, *, whole: bool) -> KeyPat
                 continue
         path.append(step)
     return tuple(path)
+
+
+def _meant(key: str, model: type[BaseModel], loc: Sequence[str | int]) -> str:
+    """A key of the same section that is spelled nearly so; else the place deeper down where the key belongs."""
+    known = _keys_at(model, loc)
+    deeper = "" if loc or difflib.get_close_matches(key, known, 1, 0.6) else _place_of(key, model)
+    return f"; did you mean {deeper!r}?" if deeper else suggest(key, known)
+
+
+def _place_of(key: str, model: type[BaseModel]) -> str:
+    """Where the key is, seen from the top, as near to it as can be; empty where it is nowhere."""
+    waiting, seen = [("", model)], {model}
+    while waiting:
+        path, here = waiting.pop(0)
+        if near := difflib.get_close_matches(key, here.model_fields, 1, 0.8):
+            return path + near[0]
+        for name, field in here.model_fields.items():
+            models = _models_in(field.annotation)
+            if len(models) == 1 and not models & seen:  # what others hold depends on their type
+                listed = "[0]" if get_origin(field.annotation) is tuple else ""
+                waiting.append((f"{path}{name}{listed}.", next(iter(models))))
+                seen |= models
+    return ""
 
 
 def _keys_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:

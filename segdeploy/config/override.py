@@ -59,6 +59,6 @@ def _apply(source: Source, word: str) -> None:
         here[str(last)] = value
     else:
         raise ConfigError(f"--set {word}: there is no {dotted(path)} in {source.name}")
-    source.overridden.add(path)
+    source.overridden[path] = word
     for known in [p for p in source.lines if p[: len(path)] == path]:
         del source.lines[known]

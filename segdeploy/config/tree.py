@@ -129,4 +129,4 @@ class Tree:
         for path in [p for p in self.source.lines if p[: len(old)] == old]:
             self.source.lines[(*new, *path[len(old) :])] = self.source.lines[path]
         if old in self.source.overridden:
-            self.source.overridden.add(new)
+            self.source.overridden[new] = self.source.overridden[old]

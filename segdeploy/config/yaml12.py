@@ -33,19 +33,21 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 class Source:
     """A parsed file: its plain value, its name for messages, and the line (from 1) of each key path.
 
-    `overridden` holds the paths that came from `--set`, `written` the user's own path of each key that was
-    moved from another spelling.
+    `overridden` holds the paths that came from `--set`, and their words; `written` the user's own path of each key
+    that was moved from another spelling.
     """
 
     value: Any
     name: str
     lines: dict[KeyPath, int]
-    overridden: set[KeyPath] = field(default_factory=set)
+    overridden: dict[KeyPath, str] = field(default_factory=dict)
     written: dict[KeyPath, KeyPath] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
-        """`file:line` of the key path, or of the nearest path above it."""
+        """`file:line` of the key path, or of the nearest path above it; the `--set` that it came from."""
         while path and path not in self.lines:
+            if path in self.overridden:
+                return f"--set {self.overridden[path]}"
             path = path[:-1]
         return f"{self.name}:{self.lines[path]}" if path in self.lines else self.name
 

@@ -110,7 +110,7 @@ def _values(path: Path, mask: MaskFacts, classes: ClassMap) -> Iterator[Finding]
             "or it went through JPEG; export masks without antialiasing, resize them by nearest neighbour, save as PNG",
         )  # fmt: skip
     elif strays:
-        yield Finding("error", "stray", path, _stray(mask, strays, classes))
+        yield Finding("error", "stray", path, *_stray(mask, strays, classes))
     elif mask.hidden:
         yield Finding(
             "warning", "alpha", path, f"{mask.hidden:,} pixels are transparent and count by the colour that they hide; "
@@ -120,7 +120,8 @@ def _values(path: Path, mask: MaskFacts, classes: ClassMap) -> Iterator[Finding]
         yield Finding("error", "palette", path, said)
 
 
-def _stray(mask: MaskFacts, strays: list[int], classes: ClassMap) -> str:
+def _stray(mask: MaskFacts, strays: list[int], classes: ClassMap) -> tuple[str, str]:
+    """The message, and what of it does not depend on the file."""
     by_color = classes.encoding == "color"
     codes = mask.colors() if by_color else mask.codes
     found = [codes[i] for i in strays]
@@ -130,7 +131,8 @@ def _stray(mask: MaskFacts, strays: list[int], classes: ClassMap) -> str:
         code = unpack(codes[i]) if by_color else codes[i]
         where.append(f"{code} in {mask.pixels[i]:,} pixels, first at row {row}, column {column}")
     said = stray_colors(found) if by_color else stray_values(found, classes)
-    return f"{said} ({'; '.join(where)}{'; ...' if len(strays) > 4 else ''}); {_way_out(mask, found, classes)}"
+    way_out = _way_out(mask, found, classes)
+    return f"{said} ({'; '.join(where)}{'; ...' if len(strays) > 4 else ''}); {way_out}", f"{said}; {way_out}"
 
 
 def _way_out(mask: MaskFacts, found: list[int], classes: ClassMap) -> str:

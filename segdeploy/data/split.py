@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import zlib
 from pathlib import Path
@@ -31,20 +32,31 @@ def configured_tables(data: Data | None, given: Tables) -> Tables:
     """The tables that were `given`, and where they leave a part open, those that the configuration names.
 
     A given `dataset` stands alone; a given part replaces the configuration's `dataset`.
+
+    Raises:
+        DataError: the configuration names a table that is not there.
     """
     if data is None or given.dataset is not None:
         return given
     whole = given.training is None and given.validation is None
     return Tables(
-        dataset=_path(data.dataset) if whole else None,
-        training=_path(data.training_set) if given.training is None else given.training,
-        validation=_path(data.validation_set) if given.validation is None else given.validation,
-        test=_path(data.test_set) if given.test is None else given.test,
+        dataset=_path(data, "dataset") if whole else None,
+        training=_path(data, "training_set") if given.training is None else given.training,
+        validation=_path(data, "validation_set") if given.validation is None else given.validation,
+        test=_path(data, "test_set") if given.test is None else given.test,
     )
 
 
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+def _path(data: Data, key: str) -> Path | None:
+    text = getattr(data, key)
+    if text is None:
+        return None
+    if not (path := Path(text)).exists():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise DataError(f"data.{key}: found nothing at {path}, and a configuration's paths are relative to it{hint}")
+    return path
 
 
 def read_parts(tables: Tables, config: RunConfig) -> Parts:

@@ -123,7 +123,10 @@ def _from_folders(path: Path, image: str, mask: str | None, key: str | None) -> 
         lonely = sorted(set(images) ^ set(masks))
         if lonely:
             where = "image" if lonely[0] in images else "mask"
-            raise DataError(f"{path}: {len(lonely)} file(s) without a partner; the first is the {where} {lonely[0]!r}")
+            raise DataError(
+                f"{path}: {len(lonely)} file(s) without a partner; the first is the {where} {lonely[0]!r}; take them "
+                f"away, or let segdeploy init {path} --skip-unpaired list the pairs in a table"
+            )
         pairs = [(images[stem], masks[stem]) for stem in sorted(images)]
     return [Sample(i, m, key=None if key is None else i.relative_to(path).as_posix()) for i, m in pairs]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,16 +40,8 @@ class TimmModel(nn.Module):
     def __init__(self, model_name: str) -> None:
         super().__init__()
         self.model_name = model_name
-        if (
-            "/" in model_name or ":" in model_name
-        ):  # timm would read hf-hub:... from the hub, local-dir:... from the disk
-            raise ConfigError(
-                f"encoder.model_name: expected a name of timm's own, without / and :, found {model_name!r}"
-            )
-        if not timm.is_model(model_name):
-            near = timm.list_models(f"*{model_name.split('.')[0]}*")[:3]
-            hint = f"; timm has {', '.join(near)}" if near else "; see timm.list_models()"
-            raise ConfigError(f"encoder.model_name: timm has no model {model_name!r}{hint}")
+        if said := unknown_name(model_name):
+            raise ConfigError(f"encoder.model_name: {said}")
         self.body: Any
         try:
             self.body = self.create(pretrained=False)
@@ -61,6 +54,17 @@ class TimmModel(nn.Module):
     def create(self, **options: Any) -> nn.Module:
         """A new `body`; `options` go to `timm.create_model` (pretrained, pretrained_cfg_overlay)."""
         raise NotImplementedError
+
+
+def unknown_name(model_name: str) -> str:
+    """What is said of a name that timm does not have; empty where it has it."""
+    if "/" in model_name or ":" in model_name:  # timm would read hf-hub:... from the hub, local-dir:... from the disk
+        return f"expected a name of timm's own, without / and :, found {model_name!r}"
+    if timm.is_model(model_name):
+        return ""
+    plain, known = model_name.split(".")[0], timm.list_models()
+    near = timm.list_models(f"*{plain}*")[:3] or difflib.get_close_matches(plain, known, 3, 0.75)
+    return f"timm has no model {model_name!r}; " + (f"it has {', '.join(near)}" if near else "see timm.list_models()")
 
 
 def load_pretrained(module: nn.Module, config: PretrainedSection) -> None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import timm
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from timm.layers.format import Format
 from torch import Tensor, nn
 
 from segdeploy.encoders import timm_sizes, windows
-from segdeploy.encoders.pretrained import PretrainedSection, TimmModel, load_pretrained
+from segdeploy.encoders.pretrained import PretrainedSection, TimmModel, load_pretrained, unknown_name
 from segdeploy.errors import ConfigError
 from segdeploy.plugin import EncoderPlugin, FeatureMap, hookimpl
 
@@ -28,6 +28,13 @@ class TimmConfig(PretrainedSection):
     """Which of the model's maps are levels, finest first, as timm counts them; null: those that timm gives unasked."""
     output_stride: Literal[8, 16, 32] = 32
     """Stride of the coarsest level; below 32 the late stages keep their size and dilate their kernels instead."""
+
+    @field_validator("model_name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if said := unknown_name(name):
+            raise ValueError(said)
+        return name
 
 
 class TimmEncoder(TimmModel):

@@ -15,6 +15,8 @@ from segdeploy.init.pairs import find_pairs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from segdeploy.init.pairs import Pairs
+
 TableName = Part | Literal["dataset"]
 _WORDS: dict[Part, list[str]] = {part: [word for word, p in PART_WORDS.items() if p == part] for part in PARTS}
 HELD_OUT = 10
@@ -52,8 +54,13 @@ class Found:
         return [s for samples in self.samples.values() for s in samples]
 
 
-def find(data: Path, layout: str | None = None) -> Found:
+def find(data: Path, layout: str | None = None, *, skip_unpaired: bool = False) -> Found:
     """Look for images and masks in a folder or a table (see `read_rows`).
+
+    Args:
+        data: the folder or the table.
+        layout: the name of a known one, see `segdeploy.data.layouts`; None: whatever is found.
+        skip_unpaired: in two folders, leave out the files that have no partner.
 
     Raises:
         DataError: there is no such thing, or its form is none of those that can be read.
@@ -77,7 +84,7 @@ def find(data: Path, layout: str | None = None) -> Found:
                 notes=known.notes,
             )
         )
-    found = _from_part_tables(data) or _from_only_table(data) or _from_folders(data)
+    found = _from_part_tables(data) or _from_only_table(data) or _from_folders(data, skip_unpaired)
     if found is None:
         raise DataError(
             f"{data}: expected a folder with images/ and masks/ (also inside train/ and val/), with train.csv and "
@@ -135,10 +142,12 @@ def _from_only_table(data: Path) -> Found | None:
     return _from_table(tables[0], columns)
 
 
-def _from_folders(data: Path) -> Found | None:
+def _from_folders(data: Path, skip_unpaired: bool) -> Found | None:
     """images/ and masks/, with train/ and val/ above or below them, or without."""
     folders = {part: _named(data, words, directory=True) for part, words in _WORDS.items()}
-    inside = {part: find_pairs(folder) for part, folder in folders.items() if folder is not None}
+    inside = {
+        part: find_pairs(folder, skip_unpaired=skip_unpaired) for part, folder in folders.items() if folder is not None
+    }
     parts = {part: pairs for part, pairs in inside.items() if pairs is not None}
     if "training" in parts:
         first = parts["training"]
@@ -151,21 +160,28 @@ def _from_folders(data: Path) -> Found | None:
             image_column=first.image_column if plain else "image",
             mask_column=first.mask_column if plain else "mask",
             split_note=f"The split is the data set's own: {', '.join(p.root.name for p in parts.values())}.",
+            notes=_left_out(*parts.values()),
         )
-    pairs = find_pairs(data)
+    pairs = find_pairs(data, skip_unpaired=skip_unpaired)
     if pairs is None:
         return None
     split = _split_by_folder(pairs.image_folder, pairs.samples)
     if split is not None:
         note = f"The split is the data set's own: the folders inside {pairs.image_folder.name}."
-        return Found(root=data, samples=split, split_note=note)
+        return Found(root=data, samples=split, split_note=note, notes=_left_out(pairs))
     return Found(
         root=data,
         samples={"dataset": pairs.samples},
         paths={"dataset": data} if pairs.plain else None,
         image_column=pairs.image_column if pairs.plain else "image",
         mask_column=pairs.mask_column if pairs.plain else "mask",
+        notes=_left_out(pairs),
     )
+
+
+def _left_out(*found: Pairs) -> tuple[str, ...]:
+    count = sum(pairs.unpaired for pairs in found)
+    return (f"{count} file(s) without a partner were left out",) if count else ()
 
 
 def _split_by_folder(images: Path, samples: list[Sample]) -> dict[TableName, list[Sample]] | None:

@@ -28,6 +28,8 @@ class Pairs:
     mask_folder: Path
     samples: list[Sample]
     plain: bool
+    unpaired: int = 0
+    """Files that were left out, as they have no partner."""
 
     @property
     def image_column(self) -> str:
@@ -40,13 +42,17 @@ class Pairs:
         return "mask" if self.mask_folder.name == "masks" else self.mask_folder.name
 
 
-def find_pairs(root: Path) -> Pairs | None:
+def find_pairs(root: Path, *, skip_unpaired: bool = False) -> Pairs | None:
     """The images and masks inside a folder; None where it has no such two folders.
 
     Masks have the images' stems, or the stems with the same ending, such as 0001.jpg and 0001_mask.png.
 
+    Args:
+        root: the folder.
+        skip_unpaired: leave out the files that have no partner.
+
     Raises:
-        DataError: one line for each file that has no partner, up to fifty.
+        DataError: one line for each file that has no partner, up to fifty; no file has one.
     """
     image_folder, mask_folder = _folder(root, _IMAGES), _folder(root, _MASKS)
     if image_folder is None or mask_folder is None:
@@ -56,10 +62,18 @@ def find_pairs(root: Path) -> Pairs | None:
     partner = {stem.removesuffix(ending): file for stem, file in masks.items()}
     lonely = [f"{file}: has no mask" for stem, file in images.items() if stem not in partner]
     lonely += [f"{file}: has no image" for stem, file in partner.items() if stem not in images]
-    if lonely:
-        raise DataError(first_lines(f"{root}: {len(lonely)} file(s) without a partner:", lonely))
-    samples = [Sample(images[stem], partner[stem]) for stem in sorted(images)]
-    return Pairs(root=root, image_folder=image_folder, mask_folder=mask_folder, samples=samples, plain=not ending)
+    samples = [Sample(images[stem], partner[stem]) for stem in sorted(images.keys() & partner.keys())]
+    if lonely and not (skip_unpaired and samples):
+        way_out = "; --skip-unpaired leaves them out" if samples else ""
+        raise DataError(first_lines(f"{root}: {len(lonely)} file(s) without a partner{way_out}:", lonely))
+    return Pairs(
+        root=root,
+        image_folder=image_folder,
+        mask_folder=mask_folder,
+        samples=samples,
+        plain=not ending and not lonely,
+        unpaired=len(lonely),
+    )
 
 
 def _folder(root: Path, names: tuple[str, ...]) -> Path | None:

@@ -52,7 +52,13 @@ class Written:
 
 
 def write_config(
-    data: Path, output: Path, *, layout: str | None = None, force: bool = False, machine: Machine | None = None
+    data: Path,
+    output: Path,
+    *,
+    layout: str | None = None,
+    skip_unpaired: bool = False,
+    force: bool = False,
+    machine: Machine | None = None,
 ) -> Written:
     """Look at a data set and write a configuration that trains on it.
 
@@ -60,6 +66,7 @@ def write_config(
         data: a folder or a CSV file; nothing is written into the folder.
         output: the YAML file. Tables, where the data set has none, go to `<stem>_tables` beside it.
         layout: the data set's form, see `segdeploy.data.layouts`; None: whatever is found.
+        skip_unpaired: leave out files that have no partner.
         force: replace `output` and its tables.
         machine: what the model will be trained on; None: this machine.
 
@@ -68,7 +75,7 @@ def write_config(
         DataError: the data set cannot be used as it is.
     """
     _check_output(data, output, force)
-    found = find(data, layout)
+    found = find(data, layout, skip_unpaired=skip_unpaired)
     folder = output.with_name(f"{output.stem}_tables")
     if found.paths is None and folder.exists() and not force:
         raise SegdeployError(f"{folder}: is there already; give --force to write into it, or another -o")

@@ -76,6 +76,15 @@ def test_after_as_many_repetitions_as_rounds_disturbed_ones_count():
     assert [len(r.rounds) for r in rows] == [3, 3]
 
 
+def test_progress_says_why_nothing_moves_on():
+    rows, _ = scripted([None, "busy", None, None])
+    told = []
+    take_turns(rows, "memory", 3, 0, lambda *step: told.append(step))
+    assert [(done, total, bool(note)) for done, total, note in told] == [
+        (0, 3, False), (1, 3, False), (1, 3, True), (2, 3, True)
+    ]  # fmt: skip
+
+
 def test_a_row_that_fails_drops_out_and_the_others_go_on():
     rows, heard = scripted([None, RowError("crashed")], [])
     assert take_turns(rows, "memory", 3, 0, lambda *_: None) == (0, 0)

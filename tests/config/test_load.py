@@ -176,7 +176,8 @@ def test_missing_required():
     assert mistakes(changed(("height: 64, ", ""))) == [
         f"c.yaml:4: {IMAGE}.preprocessing: needs `height` beside `width`; leave out both to take the images' own size"
     ]
-    assert mistakes(BASE, "encoder={model_name: x}") == [f"c.yaml:2: {IMAGE}.encoder: needs a `type`"]
+    (line,) = mistakes(BASE, "encoder={model_name: x}")
+    assert line == f"--set encoder={{model_name: x}}: {IMAGE}.encoder: needs a `type`"
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,13 @@ def test_set_into_the_short_form():
         ("trainer.epochs.x=1", "there is no trainer.epochs.x in c.yaml"),
         ("trainer.epochs={", "--set trainer.epochs:1: not valid YAML"),
         ("trainer.epochs=!!python/name:os.system", "--set trainer.epochs:1: the tag "),
-        ("decoder.chanels=[8]", f"c.yaml:13: {MASK}.decoder.chanels: unknown key; did you mean 'channels'?"),
+        ("decoder.chanels=[8]", f"--set decoder.chanels=[8]: {MASK}.decoder.chanels: unknown key; did you mean"),
+        ("trainer.epochs=0", "--set trainer.epochs=0: trainer.epochs: expected greater than 0, got 0"),
+        ("encoder={type: timm, model_name: resnet81}", f"--set encoder={{type: timm, model_name: resnet81}}: {IMAGE}"),
+        ("encoder.model_name=mobilnetv3_large_100", "it has mobilenetv3_large_100"),
+        ("epochs=3", "--set epochs=3: epochs: unknown key; did you mean 'trainer.epochs'?"),
+        ("classes=[a]", f"unknown key; did you mean '{MASK}.preprocessing.classes'?"),
+        ("xyz=1", "xyz: unknown key; known: benchmark, data, "),
         ("trainr.epochs=3", "trainr: unknown key; did you mean 'trainer'?"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -277,6 +278,23 @@ def test_pictures_of_one_colour_are_no_leak(folder):
     assert folder.findings() == []
 
 
+def test_a_few_files_stand_for_many_with_the_same_fault():
+    def stray(i, value):
+        return Finding("error", "stray", Path(f"{i}.png"), f"found {value} (in {i} pixels)", f"found {value}")
+
+    found = [stray(i, 7 if i % 4 else 9) for i in range(80)] + [Finding("error", "size", None, "30x20")]
+    assert findings_text(found).splitlines() == [
+        "stray (80)",
+        *(f"  {i}.png: found 7 (in {i} pixels)" for i in (1, 2, 3, 5, 6)),
+        "  and 55 more: found 7",
+        *(f"  {i}.png: found 9 (in {i} pixels)" for i in (0, 4, 8, 12, 16)),
+        "  and 15 more: found 9",
+        "size",
+        "  30x20",
+    ]  # fmt: skip
+    assert findings_text(found[:20]).count("(in") == 20  # few are all named
+
+
 @pytest.mark.parametrize(
     ("image", "mask"),
     [("a_{}_leftImg8bit", "a_{}_gtFine_labelTrainIds"), ("{:06}", "{}_L"), ("IMG-{}", "seg {}"), ("x{}", "y{}")],
@@ -295,10 +313,10 @@ def test_names_of_known_data_sets_agree(folder, image, mask):
 
 
 def test_all_errors_come_at_once_grouped_and_cut(folder):
-    findings = [Finding("error", "stray", folder.path / f"{i}.png", "found 7") for i in range(332)]
+    findings = [Finding("error", "leak", folder.path / f"{i}.png", f"found {i}") for i in range(332)]
     lines = findings_text(findings).splitlines()
     assert (lines[0], lines[1], lines[-1], len(lines)) == (
-        "stray (332)", f"  {folder.path / '0.png'}: found 7", "  and 312 more", 22,
+        "leak (332)", f"  {folder.path / '0.png'}: found 0", "  and 312 more", 22,
     )  # fmt: skip
     leak(folder)
     folder.samples[0].image.unlink()

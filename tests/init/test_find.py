@@ -199,10 +199,29 @@ def test_all_files_without_a_partner(tmp_path):
     with pytest.raises(DataError) as caught:
         find(tmp_path)
     assert str(caught.value).splitlines() == [
-        f"{tmp_path}: 2 file(s) without a partner:",
+        f"{tmp_path}: 2 file(s) without a partner; --skip-unpaired leaves them out:",
         f"{tmp_path / 'images/b.jpg'}: has no mask",
         f"{tmp_path / 'masks/a.png'}: has no image",
     ]
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_files_without_a_partner_can_be_left_out(tmp_path, inside):
+    pairs(tmp_path / inside, "images", "masks", "abcd")
+    (tmp_path / inside / "images/a.jpg").unlink()
+    (tmp_path / inside / "masks/b.png").unlink()
+    found = find(tmp_path, skip_unpaired=True)
+    assert sorted(s.image.stem for s in found.all) == ["c", "d"]
+    assert found.paths is None  # a table is needed: `read_table` would refuse the folder
+    assert "2 file(s) without a partner were left out" in found.notes
+
+
+def test_where_no_file_has_a_partner_none_can_be_left_out(tmp_path):
+    pairs(tmp_path, "images", "masks", "ab")
+    (tmp_path / "images/a.jpg").unlink()
+    (tmp_path / "masks/b.png").unlink()
+    with pytest.raises(DataError, match=r"2 file\(s\) without a partner:"):
+        find(tmp_path, skip_unpaired=True)
 
 
 def test_nothing_that_could_be_a_data_set(tmp_path):

@@ -348,6 +348,8 @@ def test_the_command_line_wins(tmp_path):
     def same(one, other):
         return one.describe() == other.describe()
 
+    for name in "abd":
+        (tmp_path / f"{name}.csv").touch()
     parts = Data(training_set=str(tmp_path / "a.csv"), validation_set=str(tmp_path / "b.csv"))
     assert same(configured_tables(None, Tables(test=Path("t"))), Tables(test=Path("t")))
     own = Tables(training=tmp_path / "a.csv", validation=tmp_path / "b.csv")
@@ -359,3 +361,7 @@ def test_the_command_line_wins(tmp_path):
     assert same(configured_tables(whole, Tables()), Tables(dataset=tmp_path / "d.csv"))
     given = Tables(training=Path("a"), validation=Path("b"))
     assert same(configured_tables(whole, given), given)
+    whole = Data(dataset=str(tmp_path / "dd.csv"))
+    assert same(configured_tables(whole, given), given)  # what is not looked at may be missing
+    with pytest.raises(DataError, match=r"data.dataset: found nothing at .*dd\.csv, .*; did you mean d\.csv\?"):
+        configured_tables(whole, Tables())
