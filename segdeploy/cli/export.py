@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -68,6 +69,7 @@ def command(
     from segdeploy.bundle import open_model, read_bundle_file
     from segdeploy.export.build import Changes, add_engine, check_first, engine_target, first_options, lightest
     from segdeploy.export.run import export_run, export_settings
+    from segdeploy.run_folder import part_table
     from segdeploy.runtime.engine_lock import LOCK_FILE, read_lock
 
     output = output or run / "bundle"
@@ -111,3 +113,6 @@ def command(
         held = ", ".join(dict.fromkeys(a.precision for a in before.artifacts if a.kind == "onnx"))
         say(f"replaced: {output} held {held}, {'verified' if before.verification else 'not verified'}")
     say(f"bundle: {output}")
+    held_out = [part_table(run, part) for part in ("test", "validation")]
+    if table := next((str(t) for t in held_out if t.is_file()), None):
+        say(f"now: {shlex.join(['segdeploy', 'benchmark', str(output), '--dataset', table])}")

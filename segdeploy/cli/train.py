@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -81,7 +82,7 @@ def command(
     from segdeploy.environment import is_first_process
     from segdeploy.errors import ConfigError
     from segdeploy.plugin.extras import require
-    from segdeploy.run_folder import PAGE_FILE
+    from segdeploy.run_folder import PAGE_FILE, find_model, part_table
 
     require("train")
     check_data_format(data_format, dataset, training_set, validation_set, test_set)
@@ -124,6 +125,9 @@ def command(
     if (result.run / PAGE_FILE).is_file():
         say(f"page: {result.run / PAGE_FILE}")
     say(f"run: {result.run}")
+    if find_model(result.run):
+        table = part_table(result.run, "validation")
+        say(f"now: {shlex.join(['segdeploy', 'export', str(result.run), '--verify', str(table)])}")
 
 
 def _reporter(epochs: int) -> Callable[[dict[str, Any]], None]:

@@ -24,7 +24,7 @@ from segdeploy.export.onnx_graph import export_onnx
 from segdeploy.export.verify import AtSize, Parity, compare_at, find_truth, verify
 from segdeploy.files import is_filled, new_folder
 from segdeploy.model.segmenter import build, of_fixed_size
-from segdeploy.run_folder import find_model
+from segdeploy.run_folder import CARD_FILE, find_model, find_run
 from segdeploy.runtime.ort_providers import CPU, Provider
 from segdeploy.runtime.ort_runner import OrtRunner
 from segdeploy.runtime.runner import RunnerOptions, open_runner
@@ -118,6 +118,8 @@ def export_run(
             verification=tuple(p.to_dict() for p in parity),
             created_with=versions(),
         )
+        if (held := find_run(run)) is not None and (card := held / CARD_FILE).is_file():
+            shutil.copy2(card, folder / CARD_FILE)
         bundle.write_bundle(folder, content)
     result = ExportResult(bundle.open_model(output), tuple(parity), elsewhere)
     broken = [f"{p.name}: {reason}" for p in parity for reason in p.reasons]

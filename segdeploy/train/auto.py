@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -97,7 +98,8 @@ def describe_device(device: str, trainer: Trainer) -> str:
     if device == "cuda":
         said = "mixed precision" if trainer.use_mixed_precision else "FP32; trainer.use_mixed_precision is faster"
         return f"device: {torch.cuda.get_device_name()}, {said}"
-    threads = f"{torch.get_num_threads()} threads, the cores that torch may use"
+    why = "as OMP_NUM_THREADS says" if "OMP_NUM_THREADS" in os.environ else "the cores that torch may use"
+    threads = f"{torch.get_num_threads()} threads, {why}"
     return f"device: cpu, {threads}, FP32, as 16-bit formats are slower on most CPUs"
 
 

@@ -30,11 +30,12 @@ def test_height_and_width_stay_free_and_the_other_size_is_told(export, tiny_tabl
     assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", "height", "width", 3]
 
 
-def test_a_bundle_that_is_replaced_is_told(export, tiny_table):
+def test_a_bundle_that_is_replaced_is_told(export, tiny_run, tiny_table):
     assert "replaced:" not in export("--precision", "fp16", "--verify", tiny_table)[1]
     code, said, bundle = export()
     assert code == 0
     assert f"replaced: {bundle} held fp32, fp16, verified\n" in said
+    assert f"now: segdeploy benchmark {bundle} --dataset {tiny_run / 'splits' / 'test.csv'}\n" in said
 
 
 def test_other_words_are_refused(export):

@@ -69,6 +69,7 @@ def test_short_forms_and_parts(files, tiny_table, tiny_config, call):
     run = files / "out" / "experiment_run"
     names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file() and "logs" not in p.parts}
     assert names == {"model_card.md", "splits/training.csv", "splits/validation.csv", "splits/test.csv"}
+    assert "now:" not in said  # there is no model to export
 
 
 def test_start_from_a_models_weights(files, tiny_run, tiny_table, call):
@@ -85,7 +86,8 @@ def test_start_from_a_models_weights(files, tiny_run, tiny_table, call):
 def test_resume(files, tiny_run, call):
     code, said, _ = call("train", "--model_resume_path", tiny_run / "model")
     assert code == 0
-    assert f"run: {tiny_run}" in said
+    table = tiny_run / "splits" / "validation.csv"
+    assert said.endswith(f"run: {tiny_run}\nnow: segdeploy export {tiny_run} --verify {table}\n")
     code, _, said = call("train", "-mrp", tiny_run, "-rs", "3")
     assert code == 2
     assert "leave out -c and --set" in said

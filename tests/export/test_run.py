@@ -37,7 +37,10 @@ def test_bundle_holds_graph_weights_and_verification(tiny_bundle, tiny_run):
         assert record["agreement"] >= 0.999
         assert abs(record["miou_drop"]) <= 0.0005
     assert content["spec"] == json.loads((tiny_run / "model" / "model.json").read_text())
-    assert {p.name for p in tiny_bundle.iterdir()} == {"bundle.json", "model.onnx", "weights.safetensors"}
+    assert {p.name for p in tiny_bundle.iterdir()} == {
+        "bundle.json", "model.onnx", "model_card.md", "weights.safetensors"
+    }  # fmt: skip
+    assert (tiny_bundle / "model_card.md").read_bytes() == (tiny_run / "model_card.md").read_bytes()
 
 
 def test_onnx_file_is_self_describing_and_clean(tiny_bundle):
