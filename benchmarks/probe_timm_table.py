@@ -24,7 +24,8 @@ LEGEND = """\
 - export: opset 20, free batch; onnxruntime on the CPU equals torch at batch 1 and 3;
 - free sizes: exported with free height and width too, equal to torch at a smaller size, at a larger one and, where the
   model takes them, at sides that 32 does not divide. Equal is: every map within 1e-3 of its largest value;
-- not known: the whole probe of a model ends after 100 s of processor time, and is then done at one size alone;
+- not known: the whole probe of a model ends after 100 s of processor time, and is then done at one size alone, as is that
+  of larger models of its kind at once; the reasons name those of the kind that are known;
 - sizes: what the model takes in torch, with every level as declared.
 """.splitlines()
 
@@ -35,6 +36,9 @@ def entries(described: dict[str, Row], measured: dict[str, Row]) -> list[Row]:
     for row in sorted((described[n] for n in measured if "kind" in described.get(n, {})), key=lambda r: r["params"]):
         smallest.setdefault(row["kind"], row)
         smallest.setdefault(_family(row), row)
+    known: dict[str, list[str]] = {}  # of models whose kin took too long
+    for name in (n for n in measured if "kind" in described.get(n, {}) and measured[n]["dynamic"] != "?"):
+        known.setdefault(described[name]["kind"], []).append(f"{measured[name]['dynamic']} in {name}")
     found = []
     for name, about in described.items():
         entry: Row = dict.fromkeys(COLUMNS, "") | {"name": name, "module": about.get("module", "")}
@@ -55,6 +59,8 @@ def entries(described: dict[str, Row], measured: dict[str, Row]) -> list[Row]:
         entry |= {key: result[key] for key in RESULTS}
         notes = {"sizes": sizes.get("why_not_any"), "": result.get("error")}
         notes |= {key: result.get(f"{key}_note") for key in RESULTS}
+        if result["dynamic"] == "?" and (kin := known.get(about["kind"])):
+            notes["of the same kind"] = ", ".join(kin)
         entry["note"] = "; ".join(f"{key}: {text}".removeprefix(": ") for key, text in notes.items() if text)
         entry["reasons"] = {key: result.get(f"{key}_note") or result.get("error") or "" for key in RESULTS}
     return sorted(found, key=lambda e: (e["module"], e["name"]))
