@@ -37,11 +37,14 @@ SHARE = 5
 _RATES = {
     # (SGD?, pretrained?): rate, at so many images per step
     (False, False): (1e-3, 8),  # Kingma and Ba 2015
-    # Between SegFormer's 6e-5 for its encoder and 6e-4 for its head (Xie et al. 2021): there is one rate for both.
+    # The geometric mean of SegFormer's 6e-5 for its encoder and 6e-4 for its head (Xie et al. 2021).
     (False, True): (2e-4, 16),
     (True, False): (5e-2, 16),  # BiSeNet V2 (Yu et al. 2021), momentum 0.9
     (True, True): (1e-2, 16),  # PSPNet (Zhao et al. 2017), momentum 0.9
 }
+_LEAST_SCALE = 0.1
+"""SegFormer's encoder_lr_scale; with it the rates of encoder and head are that paper's, between it and 1 they part from
+their geometric mean alike."""
 _ADAPTIVE = ("adam", "adamw", "nadam", "radam")
 
 
@@ -140,7 +143,8 @@ def learning_rate_for(trainer: Trainer, images: int, *, pretrained: bool) -> flo
     """A peak learning rate from published recipes, brought to this batch size.
 
     Recipes: see `_RATES`. For SGD the rate grows with the batch size (Goyal et al. 2017) and with 1 - momentum, for
-    Adam and its kin with the root of the batch size (Malladi et al. 2022).
+    Adam and its kin with the root of the batch size (Malladi et al. 2022). A smaller `encoder_lr_scale` of Adam and
+    its kin leaves pretrained encoders a lower rate and heads a higher one.
 
     Args:
         trainer: whose optimiser it is for.
@@ -157,6 +161,8 @@ def learning_rate_for(trainer: Trainer, images: int, *, pretrained: bool) -> flo
         )
     plain = rule.type == "sgd"
     rate, at = _RATES[plain, pretrained]
+    if pretrained and not plain:
+        rate /= math.sqrt(min(1.0, max(rule.encoder_lr_scale, _LEAST_SCALE)))
     scaled = (
         rate * images / at * (1 - rule.settings["momentum"]) / (1 - 0.9) if plain else rate * math.sqrt(images / at)
     )

@@ -57,6 +57,11 @@ def test_nothing_fits():
         ("{type: adamw}", 32, False, 2e-3),
         ("{type: adam}", 16, True, 2e-4),
         ("{type: adamw}", 4, True, 1e-4),
+        ("{type: adamw, encoder_lr_scale: 0.1}", 16, True, 6.3e-4),  # SegFormer's 6e-4, and its 6e-5 for the encoder
+        ("{type: adamw, encoder_lr_scale: 0.01}", 16, True, 6.3e-4),
+        ("{type: adamw, encoder_lr_scale: 2}", 16, True, 2e-4),
+        ("{type: adamw, encoder_lr_scale: 0.1}", 8, False, 1e-3),
+        ("{type: sgd, momentum: 0.9, encoder_lr_scale: 0.1}", 16, True, 1e-2),
         ("{type: sgd, momentum: 0.9}", 16, True, 1e-2),
         ("{type: sgd, momentum: 0.9}", 8, True, 5e-3),
         ("{type: sgd, momentum: 0.9}", 16, False, 5e-2),
