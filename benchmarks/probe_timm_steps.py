@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from segdeploy.encoders.timm import TimmEncoder
-from segdeploy.export.onnx_graph import OPSET
+from segdeploy.export.trace import trace
 
 Size = tuple[int, int]
 Row = dict[str, Any]
@@ -133,13 +132,7 @@ class Graph:
 
     def __init__(self, encoder: TimmEncoder, size: Size, free: dict[int, Any]) -> None:
         example = torch.randn(2, 3, *size)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                encoder, (example,), input_names=["image"], dynamic_shapes={"image": free},
-                opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
-            )  # fmt: skip
-        assert program is not None
+        program = trace(encoder, example, free)
         self.encoder = encoder
         self.worst = 0.0
         found = [d.dim_param for d in program.model_proto.graph.input[0].type.tensor_type.shape.dim]

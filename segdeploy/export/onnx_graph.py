@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ast
-import gc
-import warnings
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,19 +10,18 @@ import onnx
 import torch
 
 from segdeploy.bundle import spec_metadata
-from segdeploy.errors import ExportError, first_line
+from segdeploy.errors import ExportError
 from segdeploy.export.lint_graph import LAYER_KEY
+from segdeploy.export.trace import OPSET, reason, trace
 from segdeploy.files import replacing
 from segdeploy.model.segmenter import Deployed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from segdeploy.model.segmenter import Segmenter
     from segdeploy.model.spec import ModelSpec
 
-OPSET = 20  # the newest that every TensorRT 10 and 11 parses
 TRACED = 512  # pixels a side, at least, that a graph of free height and width is traced with
 
 
@@ -49,24 +45,11 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path, *, dynamic_si
     free = {0: "batch", 1: "height", 2: "width"} if dynamic_size else {0: "batch"}
     size = ("height", "width") if dynamic_size else sides
     try:
-        with warnings.catch_warnings(), _without_collection():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module,
-                (example,),
-                input_names=["image"],
-                output_names=["mask"],
-                dynamic_shapes={"image": free},
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+        program = trace(module, example, free, ["mask"])
     except Exception as e:  # the exporter's errors have no common base
         raise ExportError(
-            f"{spec.encoder.name} + {spec.decoder.name}: torch cannot export it: {_reason(e)[:300]}"
+            f"{spec.encoder.name} + {spec.decoder.name}: torch cannot export it: {reason(e)[:300]}"
         ) from e
-    assert program is not None
     model = program.model_proto
     _strip(model)
     fix_scales(model)
@@ -84,25 +67,6 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path, *, dynamic_si
         "output": {"name": "mask", "dtype": "uint8", "shape": ["batch", *size]},
         "versions": {"torch": torch.__version__, "onnx": onnx.__version__},
     }
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """No garbage collection inside: tracing keeps most of what it makes, and searching that takes a third longer."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of what began it: the exporter wraps it in words about its own steps."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return first_line(error)
 
 
 def _strip(model: onnx.ModelProto) -> None:
