@@ -9,8 +9,8 @@ free height and width, onnxruntime against torch at sizes that were not the exam
 timm file comes first, then that of every kind, then the others up to --max-params. A kind is a timm file, a set of
 layer classes and a form of sizes; models that are not probed stand in the table as their kind's smallest, marked so.
 A second start goes on where the first one ended. A model that takes more than SLOW seconds of processor time, which
-is torch simplifying expressions of height and width, is probed once more at one size; larger ones of its kind are
-probed at one size at once.
+is torch simplifying expressions of height and width, is probed once more at one size; larger ones of its kind, and all
+with more than SMALL parameters, are probed at one size at once.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Child:
 
     step: str
     name: str
-    slower_than: str = ""
-    """A model of the same kind that was too slow already."""
+    why_fixed: str = ""
+    """Why `measure_fixed` is the first that is tried."""
     process: BaseProcess = field(init=False)
     receiver: Connection = field(init=False)
     started: float = field(default_factory=time.perf_counter)
@@ -88,8 +88,7 @@ class Child:
                 return None
             row = failed | {"error": f"the process ended with exit code {self.process.exitcode}"}
         if self.step == "measure_fixed":
-            who = f"not tried, as {self.slower_than} was " if self.slower_than else ""
-            row.setdefault("dynamic_note", f"{who}not done in {SLOW} s of processor time")
+            row.setdefault("dynamic_note", self.why_fixed or f"not done in {SLOW} s of processor time")
         step = self.step.removesuffix("_fixed")
         return {"step": step, "name": self.name, **row, "seconds": round(time.perf_counter() - self.started, 1)}
 
@@ -144,8 +143,8 @@ def run(step: str, names: list[str], path: Path, jobs: int) -> None:
         while waiting or running:
             while waiting and len(running) < jobs:
                 now, name = waiting.pop(0)
-                known = slow.get(_kind(described, name), "") if now == "measure" else ""
-                running.append(Child("measure_fixed" if known else now, name, known))
+                why = _why_fixed(described.get(name, {}), slow) if now == "measure" else ""
+                running.append(Child("measure_fixed" if why else now, name, why))
             ready = wait([c.receiver for c in running], timeout=10)
             for child in [c for c in running if c.receiver in ready or c.late()]:
                 running.remove(child)
@@ -161,6 +160,13 @@ def run(step: str, names: list[str], path: Path, jobs: int) -> None:
                 result = " | ".join(str(row.get(k, "-")) for k in ("sizes", "trains", "exports", "dynamic", "error"))
                 print(f"{step} {count}/{len(left)} {child.name}: {result}; {row['seconds']} s, "
                       f"{pace * (len(left) - count) / 60:.0f} min left at this pace", flush=True)  # fmt: skip
+
+
+def _why_fixed(about: Row, slow: dict[str, str]) -> str:
+    if about.get("params", 0) > SMALL:
+        return f"not tried above {SMALL / 1e6:.0f} M parameters"
+    other = slow.get(about.get("kind", ""))
+    return f"not tried, as {other} was not done in {SLOW} s of processor time" if other else ""
 
 
 def _kind(described: dict[str, Row], name: str) -> str:
