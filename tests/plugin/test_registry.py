@@ -90,7 +90,7 @@ def test_keys_of_a_plugin_are_checked_like_our_own(install):
 
     install("good", "decoder.x", DECODER.format(name="thirdway"))
     text = """
-input_features: [{name: i, type: image, preprocessing: {height: 64, width: 64}, encoder: {type: timm, model_name: a}}]
+input_features: [{name: i, type: image, preprocessing: {height: 64, width: 64}, encoder: {type: timm, model_name: resnet18}}]
 output_features: [{name: m, type: image, preprocessing: {num_classes: 2}, decoder: thirdway}]
 """
     assert parse_config(text).mask.decoder == {"type": "thirdway", "width": 3}
