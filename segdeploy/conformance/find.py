@@ -52,6 +52,8 @@ def parts(name: str, kind: Kind | None = None) -> list[Part]:
     found = found or [part for part in known if canonical(part.owner.distribution) == canonical(name)]
     if found:
         return found
+    if broken := registry.installed_but_failed(kinds, name):
+        raise MissingPartError(broken)
     names = {part.name for part in known} | {part.owner.distribution for part in known}
     near = difflib.get_close_matches(name, names, 1, 0.5)
     said = f"no {', '.join(kinds)} or distribution is named {name!r}"

@@ -11,10 +11,13 @@ import torch
 from torch import nn
 
 from segdeploy.conformance.rule import BrokenError, Found, Rule
+from segdeploy.conformance.subject import seeded
 from segdeploy.model.segmenter import aux_of, features_of, out_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from torch import Tensor
 
     from segdeploy.conformance.subject import Subject
     from segdeploy.plugin import FeatureMap
@@ -88,6 +91,8 @@ def check_random_start(subject: Subject) -> Found:
         finally:
             if tried:
                 raise BrokenError(f"build opens a connection to {tried[0]}")
+    if torch.equal(*(_generator_after_build(subject, seed) for seed in (0, 1))):
+        raise BrokenError("build sets torch's seed: random numbers after it are the same whatever the user's seed is")
     same = total = 0
     for first, second in zip(models[0].parameters(), models[1].parameters(), strict=True):
         if first.shape == second.shape and first.numel() > 1 and first.min() != first.max():
@@ -96,6 +101,13 @@ def check_random_start(subject: Subject) -> Found:
     if same * 2 > total:
         raise BrokenError(f"{same / total:.0%} of the weights are the same whatever torch's seed is")
     return Found("two seeds, two sets of weights" if total else "no random weights")
+
+
+def _generator_after_build(subject: Subject, seed: int) -> Tensor:
+    partner, its = subject.partner
+    with seeded(seed), torch.no_grad():
+        subject.join(partner, its, subject.section)
+        return torch.get_rng_state()
 
 
 @contextmanager

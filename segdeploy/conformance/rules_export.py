@@ -69,7 +69,7 @@ def _agree(subject: Subject, graph: bytes, sizes: tuple[tuple[int, int], ...]) -
                 raise BrokenError(f"{where}: {same:.2%} of the labels agree with torch's", agreement=same)
             worst = min(worst, same)
             if batch > 1 and len(np.unique(expected)) == 1:
-                raise BrokenError(f"{where}: every pixel has the same class, so the maps do not depend on the image")
+                raise BrokenError(f"{where}: every pixel has the same class; do the maps depend on the image?")
     return Found(f"{worst:.3%} of the labels agree", {"agreement": worst})
 
 

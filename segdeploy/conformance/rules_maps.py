@@ -82,7 +82,10 @@ def check_auxiliary(subject: Subject) -> Found:
             image = subject.images(_BATCH, size)
             given = image if subject.part.kind == "encoder" else model.encoder(image)
             plain = module(given)
-            first, maps = module.forward_aux(given)
+            both = module.forward_aux(given)
+        if not (isinstance(both, tuple) and len(both) == 2 and isinstance(both[1], (tuple, list))):
+            raise BrokenError("forward_aux: expected a pair, what forward gives and a tuple of maps")
+        first, maps = both
         if len(maps) != len(declared):
             raise BrokenError(f"{len(declared)} auxiliary maps are declared, {len(maps)} come at {_text(size)}")
         for place, (entry, found) in enumerate(zip(declared, maps, strict=True)):
@@ -138,7 +141,8 @@ RULES = (
         name="auxiliary",
         kinds=("encoder", "decoder"),
         sentence="forward_aux gives what forward gives, and one map for each declared Auxiliary.",
-        fix="Declare in aux the channels and strides that forward_aux gives; compute its first item as forward does.",
+        fix="Return (x, (map, ...)), with one map for each Auxiliary even where there is one alone. Declare in aux the "
+        "channels and strides that forward_aux gives; compute its first item as forward does.",
         check=check_auxiliary,
         needs=("levels", "output"),
     ),

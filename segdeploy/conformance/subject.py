@@ -50,6 +50,12 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def _normalised_bytes(count: int, size: tuple[int, int]) -> Tensor:
+    """(count, 3, H, W) float: what a deployed model makes of random bytes."""
+    pixels = torch.randint(0, 256, (count, 3, *size), generator=torch.Generator().manual_seed(0)) / 255
+    return (pixels - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+
+
 class Subject:
     """`values` are keys of the part's own; `partner` names the other half, by default one of ours that fits."""
 
@@ -191,7 +197,7 @@ class Subject:
             for step in range(3):  # statistics of normalisation layers
                 model(self.images(4, min(self.sizes), seed=step))
             # Random weights give one class everywhere, or near-ties; centred and spread logits give real regions.
-            logits = model.eval()(self.images(4, size))
+            logits = model.eval()(_normalised_bytes(4, size))
             spread = logits.std((0, 2, 3)).clamp_min(1e-12)
             head: Any = model.head
             head.weight.div_(spread.view(-1, 1, 1, 1))

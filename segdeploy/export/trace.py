@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import gc
+import io
+import logging
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from onnxscript import ir
 
 from segdeploy.errors import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor, nn
     from torch.onnx import ONNXProgram
 
@@ -21,6 +26,8 @@ OPSET = 20  # the newest that every TensorRT 10 and 11 parses
 _FUSED_FAULTS = ("only 4D query, key, and value", "Cannot view a tensor")
 """What torch says of attention as one operation that it cannot export: of more dimensions than four, or on views whose
 strides hang on a free dimension."""
+_NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
+_NEARLY = 1e-4
 
 
 def trace(
@@ -58,8 +65,7 @@ def reason(error: BaseException) -> str:
 
 
 def _export(module: nn.Module, example: Tensor, free: Mapping[int, Any], outputs: Sequence[str] | None) -> ONNXProgram:
-    with warnings.catch_warnings(), _without_collection():
-        warnings.simplefilter("ignore")
+    with _quiet(), _without_collection():
         program = torch.onnx.export(
             module,
             (example,),
@@ -70,9 +76,40 @@ def _export(module: nn.Module, example: Tensor, free: Mapping[int, Any], outputs
             dynamo=True,
             external_data=False,
             verbose=False,
+            optimize=False,
         )
-    assert program is not None
+        assert program is not None
+        _keep_small_numbers(program.model.graph)
+        program.optimize()
     return program
+
+
+def _keep_small_numbers(graph: ir.Graph) -> None:
+    """Make a vector of one number of each scalar that is nearly, and not quite, without effect.
+
+    onnxscript's optimiser takes a scalar up to 1e-8 for 0 and one within 1e-5 of 1 for 1, and drops the node: what is
+    x / (norm + 1e-12) in torch would be a division by zero. It leaves vectors alone.
+    """
+    for node in list(graph):
+        neutral = _NEUTRAL.get(node.op_type) if not node.domain else None
+        if neutral is None or len(node.inputs) != 2:
+            continue
+        for place, other in ((0, 1), (1, 0)):
+            number, shape = _scalar(node.inputs[place]), getattr(node.inputs[other], "shape", None)
+            if number is None or not 0 < abs(number - neutral) < _NEARLY or (shape is not None and not len(shape)):
+                continue
+            kept = ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.tensor(number.reshape(1)))])
+            graph.insert_before(node, kept)
+            node.replace_input_with(place, kept.outputs[0])
+
+
+def _scalar(value: ir.Value | None) -> NDArray[np.floating[Any]] | None:
+    """The number of a constant or of a weight, shape (); None for whatever else."""
+    held = ir.convenience.get_const_tensor(value) if value is not None else None
+    if held is None:
+        return None
+    number = held.numpy()
+    return number if number.shape == () and np.issubdtype(number.dtype, np.floating) else None
 
 
 @contextmanager
@@ -86,6 +123,20 @@ def _written_out_attention(module: nn.Module) -> Iterator[bool]:
     finally:
         for m in fused:
             m.fused_attn = True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch writes to standard error: before the error it prints the graph that it has so far, twice."""
+    log = logging.getLogger("torch")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @contextmanager

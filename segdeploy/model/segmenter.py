@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -181,20 +182,41 @@ def from_config(
 
 _REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError)
 """What torch and networks raise at images that they cannot take."""
+_USUAL = (224, 256, 384, 512)
+"""Sides of the square images that networks of one size are made for."""
 
 
 def try_sizes(segmenter: Segmenter, sizes: set[tuple[int, int]]) -> None:
-    """One forward pass at each size, so that a network that cannot take it is refused before anything is written."""
+    """One forward pass at each size, so that a network that cannot take it is refused before anything is written.
+
+    Raises:
+        ConfigError: it takes images of another size, or checks their size itself.
+        Exception: it fails at any size; the mistake is the network's.
+    """
     training = segmenter.training
     segmenter.eval()
     for height, width in sorted(sizes):
         try:
-            with torch.no_grad():
-                segmenter(torch.zeros(1, 3, height, width))
+            _try_size(segmenter, height, width)
         except _REFUSALS as e:
+            if not isinstance(e, AssertionError) and not _takes_usual_sizes(segmenter):
+                raise
             said = f"the model cannot take {width}x{height} images; choose another size: {first_line(e)}"
             raise ConfigError(said) from e
     segmenter.train(training)
+
+
+def _try_size(segmenter: Segmenter, height: int, width: int) -> None:
+    with torch.no_grad():
+        segmenter(torch.zeros(1, 3, height, width))
+
+
+def _takes_usual_sizes(segmenter: Segmenter) -> bool:
+    for side in _USUAL:
+        with suppress(*_REFUSALS):
+            _try_size(segmenter, side, side)
+            return True
+    return False
 
 
 def try_training(segmenter: Segmenter, batch_size: int, size: tuple[int, int], *, frozen: bool = False) -> None:

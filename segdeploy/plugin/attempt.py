@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pluggy import PluginValidationError
 from pydantic import ValidationError
 
 if TYPE_CHECKING:
@@ -99,7 +100,9 @@ def one_line(error: BaseException) -> str:
         if isinstance(error, ValidationError):
             mistake = error.errors(include_url=False)[0]
             return f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}, found {mistake['input']!r}"
-        first = (str(error).strip().splitlines() or [""])[0]
+        lines = str(error).strip().splitlines() or [""]
+        # pluggy names the plugin and the hook first, and what is wrong last.
+        first = f"{lines[0]}: {lines[-1]}" if isinstance(error, PluginValidationError) and lines[1:] else lines[0]
     except Exception:
         first = "(its message cannot be printed)"
     return f"{type(error).__name__}: {first}".removesuffix(": ")

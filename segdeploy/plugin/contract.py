@@ -54,8 +54,9 @@ class EncoderPlugin:
     - optionally `size_multiple: int`: heights and widths must be multiples of it (default 1: any size);
     - optionally `dynamic_size: bool`: true promises that the module can be exported with free height and width,
       and is right at sizes that were not the example's (default false);
-    - optionally `aux: tuple[Auxiliary, ...]` and `forward_aux(image)` -> (what `forward` gives, one map for each
-      entry of `aux`). Class layers and losses of these maps are segdeploy's; `forward` never computes them.
+    - optionally `aux: tuple[Auxiliary, ...]` and `forward_aux(image)` -> (what `forward` gives, a tuple with one
+      map for each entry of `aux`). Class layers and losses of these maps are segdeploy's; `forward` never computes
+      them.
 
     It must not read weights: it is also called to rebuild a model whose weights are at hand.
     `load_pretrained(module, config)`, if given, is called once, before training, and loads what the

@@ -18,6 +18,7 @@ from segdeploy.plugin.contract import (
     Section,
     TrackerPlugin,
 )
+from segdeploy.plugin.distributions import canonical
 from segdeploy.plugin.manager import Kind, kind_of, load
 
 if TYPE_CHECKING:
@@ -194,13 +195,29 @@ def missing(kinds: Sequence[Kind], name: str) -> MissingPartError:
     """The error that nothing of these kinds has that name: a near one, and the failed plugins that may hold it."""
     known = {n for kind in kinds for n in catalogue(kind).plugins}
     *first, last = kinds
+    if broken := installed_but_failed(kinds, name):
+        return MissingPartError(broken)
     said = f"no {', '.join(first)} or {last} is named {name!r}" if first else f"no {last} is named {name!r}"
     near = difflib.get_close_matches(name, known, 1, 0.5)
     said += f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known)) or 'none'}"
     return MissingPartError(said + may_hold(kinds))
 
 
+def installed_but_failed(kinds: Sequence[Kind], name: str) -> str:
+    """What is said of a name that is that of a failed plugin's entry point or distribution; empty for other names."""
+    found = [
+        f"{owner} is installed, but did not load: {reason}"
+        for owner, reason in _failures(kinds)
+        if name in (owner.entry_point, owner.entry_point.partition(".")[2])
+        or canonical(name) == canonical(owner.distribution)
+    ]
+    return "; ".join(found)
+
+
 def may_hold(kinds: Sequence[Kind]) -> str:
     """The end of a sentence about a name that is not known: which failed plugins may hold it, and why they failed."""
-    failures = dict.fromkeys((f.owner, f.reason) for kind in kinds for f in catalogue(kind).failures)
-    return "".join(f"; {owner} may hold it, but did not load: {reason}" for owner, reason in failures)
+    return "".join(f"; {owner} may hold it, but did not load: {reason}" for owner, reason in _failures(kinds))
+
+
+def _failures(kinds: Sequence[Kind]) -> dict[tuple[Owner, str], None]:
+    return dict.fromkeys((f.owner, f.reason) for kind in kinds for f in catalogue(kind).failures)

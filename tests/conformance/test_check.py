@@ -33,6 +33,8 @@ def test_failed_plugin_that_may_hold_the_name_is_named(install):
         MissingPartError, match=r"bad 1.5 \(decoder.bad\) may hold it, but did not load: ModuleNotFound"
     ):
         parts("mine")
+    with pytest.raises(MissingPartError, match=r"^bad 1.5 \(decoder.bad\) is installed, but did not load: [^;]*$"):
+        parts("bad")
 
 
 def test_error_says_where_the_part_has_raised_it():

@@ -174,6 +174,12 @@ class ConnectsWithoutError(Connects):
         to.connect_ex(address)
 
 
+class Reseeds(Encoder):
+    def __init__(self, config):
+        super().__init__(config)
+        torch.manual_seed(0)
+
+
 def leaves(config):
     raise SystemExit(0)
 
@@ -220,6 +226,12 @@ class OtherFirst(WithAuxiliary):
 
 class WrongAuxiliary(WithAuxiliary):
     aux = (Auxiliary(channels=16, stride=4, weight=0.4),)
+
+
+class AuxiliaryAlone(WithAuxiliary):
+    def forward_aux(self, image):
+        maps, (first,) = super().forward_aux(image)
+        return maps, first
 
 
 class InPlace(Encoder):
@@ -316,6 +328,7 @@ TWINS = [
     ("decoder", "build", decoder(Misspelt)),
     ("decoder", "build", decoder(lambda features: None)),
     ("encoder", "build-reads-no-weights", encoder(FixedWeights)),
+    ("encoder", "build-reads-no-weights", encoder(Reseeds)),
     ("encoder", "build-reads-no-weights", encoder(Downloads)),
     ("encoder", "build-reads-no-weights", encoder(Connects)),
     ("encoder", "build-reads-no-weights", encoder(ConnectsWithoutError)),
@@ -325,6 +338,7 @@ TWINS = [
     ("decoder", "output", decoder(AtTheCoarser)),
     ("encoder", "auxiliary", encoder(OtherFirst)),
     ("encoder", "auxiliary", encoder(WrongAuxiliary)),
+    ("encoder", "auxiliary", encoder(AuxiliaryAlone)),
     ("encoder", "config-keys-used", encoder(config=Unused)),
     ("encoder", "config-keys-used", encoder(build_and_log, config=Unused)),
     ("encoder", "input-kept", encoder(InPlace)),

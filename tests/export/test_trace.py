@@ -67,6 +67,45 @@ def test_the_error_is_that_of_the_second_try(monkeypatch):
     assert module.fused_attn
 
 
+class Branches(nn.Module):
+    def forward(self, image):
+        return image * 2 if image.max() > 3 else image
+
+
+def test_an_error_is_all_that_is_said(capfd):
+    with pytest.raises(Exception, match="data-dependent"):
+        trace(Branches(), torch.randn(2, 3, 8, 8), {0: "batch"})
+    assert "".join(capfd.readouterr()) == ""
+
+
+class Small(nn.Module):
+    """Numbers that are nearly nothing, as authors write them against a division by zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1 + 1e-6))
+
+    def forward(self, image):
+        norm = image / (image.pow(2).sum(1, keepdim=True).sqrt() + 1e-12)
+        tiny = image * 1e-9
+        return (
+            norm,
+            (tiny + 1e-9) * 1e9,
+            (tiny - 1e-9) * 1e9,
+            (1 - image * (1 + 1e-6) + image) * 1e6,
+            (image * self.gain - image) * 1e6,
+        )
+
+
+def test_small_numbers_stay():
+    """Found by an author: onnxscript dropped `+ 1e-12`, and what had been zeros were no numbers any more."""
+    module, image = Small().eval(), torch.zeros(2, 3, 8, 8)
+    program = trace(module, image, {0: "batch"})
+    assert same(module, program, image)
+    assert same(module, program, torch.randn(3, 3, 8, 8))
+    assert len(program.model_proto.graph.input) == 1
+
+
 def test_maxvit_with_a_free_batch():
     encoder = TimmEncoder("test_maxvit").eval()
     assert same(encoder, trace(encoder, torch.randn(2, 3, 160, 160), {0: "batch"}), torch.randn(3, 3, 160, 160))

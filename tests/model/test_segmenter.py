@@ -16,6 +16,7 @@ from segdeploy.model.segmenter import (
     features_of,
     from_config,
     out_of,
+    try_sizes,
     try_training,
 )
 from segdeploy.model.spec import Head, Preprocessing, parse_spec
@@ -69,6 +70,31 @@ def test_description_rebuilds_the_model():
     x = torch.randn(1, 3, 64, 96)
     assert torch.equal(model.eval()(x), again.eval()(x))
     assert (spec.encoder.distribution, spec.encoder.name) == ("segdeploy", "unet")
+
+
+class Sized(nn.Module):
+    """Takes images of one side."""
+
+    def __init__(self, side, error=RuntimeError):
+        super().__init__()
+        self.side, self.error = side, error
+
+    def forward(self, image):
+        if image.shape[-1] != self.side:
+            raise self.error("the image is not mine")
+        return image
+
+
+@pytest.mark.parametrize("module", [Sized(384), Sized(100, AssertionError)])
+def test_size_is_blamed_where_another_works_or_the_network_checks_it(module):
+    said = "the model cannot take 96x64 images; choose another size: the image is not mine"
+    with pytest.raises(ConfigError, match=said):
+        try_sizes(module, {(64, 96)})
+
+
+def test_network_that_takes_no_size_keeps_its_error():
+    with pytest.raises(RuntimeError, match="the image is not mine"):
+        try_sizes(Sized(0), {(64, 96)})
 
 
 def test_normalisation_is_the_configurations_then_the_encoders():

@@ -46,7 +46,10 @@ HOOK = "from segdeploy.plugin import hookimpl\n@hookimpl\n"
         (HOOK + "def segdeploy_register_decodres(register): ...", "PluginValidationError: unknown hook 'segdeploy_reg"),
         (
             HOOK + "def segdeploy_register_decoders(registre): ...",
-            "PluginValidationError: Plugin 'decoder.bad' for hook",
+            (
+                "PluginValidationError: Plugin 'decoder.bad' for hook 'segdeploy_register_decoders': "
+                "Argument(s) {'registre'}"
+            ),
         ),
     ],
 )

@@ -85,12 +85,24 @@ def test_unknown_name_gives_a_hint_and_mentions_what_failed(install):
         registry.backend("zzz")
 
 
+@pytest.mark.parametrize("name", ["mine", "decoder.mine", "bad-one", "Bad_One"])
+def test_name_of_a_package_that_did_not_load_says_why_and_no_more(install, name):
+    install("bad_one", "decoder.mine", "import no_such_package")
+    install("worse", "decoder.worse", "1 / 0")
+    with pytest.raises(MissingPartError) as caught:
+        registry.decoder(name)
+    assert str(caught.value) == (
+        "bad_one 1.5 (decoder.mine) is installed, but did not load: "
+        "ModuleNotFoundError: No module named 'no_such_package'"
+    )
+
+
 def test_keys_of_a_plugin_are_checked_like_our_own(install):
     from segdeploy.config import parse_config
 
     install("good", "decoder.x", DECODER.format(name="thirdway"))
     text = """
-input_features: [{name: i, type: image, preprocessing: {height: 64, width: 64}, encoder: {type: timm, model_name: resnet18}}]
+input_features: [{name: i, type: image, preprocessing: {height: 64, width: 64}, encoder: {type: unet}}]
 output_features: [{name: m, type: image, preprocessing: {num_classes: 2}, decoder: thirdway}]
 """
     assert parse_config(text).mask.decoder == {"type": "thirdway", "width": 3}
