@@ -5,6 +5,12 @@ Anything else that is raised is a bug in segdeploy and keeps its traceback.
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class SegdeployError(Exception):
     """Bad input or a missing part: what was expected, what came, what to do next."""
@@ -41,3 +47,10 @@ class GateError(SegdeployError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or the name of its type where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """What the user may have meant, as the end of a sentence; empty where nothing is known."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, 1, 0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}" if known else ""

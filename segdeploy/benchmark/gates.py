@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from segdeploy.benchmark.numbers import at_scored_size, change_of, number_of, row_label, row_name
 from segdeploy.benchmark.outcome import GateCheck
 from segdeploy.benchmark.plan import plan_groups
-from segdeploy.config.explain import suggest
 from segdeploy.config.gates import NUMBERS
-from segdeploy.errors import ConfigError, GateError
+from segdeploy.errors import ConfigError, GateError, suggest
 from segdeploy.plugin import registry
 
 if TYPE_CHECKING:

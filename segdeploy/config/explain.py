@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from segdeploy.errors import suggest
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -53,13 +55,6 @@ def drop_unknown(error: ValidationError, source: Source, prefix: KeyPath) -> lis
             del here[path[-1]]
             dropped.append(path)
     return dropped
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """What the user may have meant, as the end of a sentence; empty where nothing is known."""
-    known = list(known)
-    near = difflib.get_close_matches(word, known, 1, 0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}" if known else ""
 
 
 def _say(item: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:

@@ -17,10 +17,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from segdeploy.config.explain import suggest
 from segdeploy.config.gate_metrics import METRICS, Metric
 from segdeploy.config.yaml12 import dotted, parse
-from segdeploy.errors import ConfigError
+from segdeploy.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from segdeploy.config.augmentation import GEOMETRIC, lonely
-from segdeploy.config.explain import drop_unknown, explain, suggest
+from segdeploy.config.explain import drop_unknown, explain
 from segdeploy.config.ludwig import translate
 from segdeploy.config.override import SHORT, apply_overrides
 from segdeploy.config.refused import REFUSED_ENCODERS
 from segdeploy.config.schema import RunConfig
 from segdeploy.config.yaml12 import MAX_BYTES, KeyPath, Source, dotted, parse
-from segdeploy.errors import ConfigError, MissingPartError
+from segdeploy.errors import ConfigError, MissingPartError, suggest
 from segdeploy.plugin import registry
 from segdeploy.run_folder import CONFIG_FILE, find_model
 

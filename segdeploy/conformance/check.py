@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.config.yaml12 import parse
@@ -10,7 +11,7 @@ from segdeploy.conformance.backend_subject import BackendSubject
 from segdeploy.conformance.judge import Judge
 from segdeploy.conformance.subject import Subject
 from segdeploy.conformance.table import rules_for
-from segdeploy.errors import ConfigError
+from segdeploy.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,9 @@ def rules_by_part(found: Sequence[Part], rules: Sequence[str] = ()) -> dict[Part
     for name in rules:
         if not any(name in names for names in known.values()):
             kinds = ", ".join(dict.fromkeys(part.kind for part in found))
-            raise ConfigError(f"no rule of kind {kinds} is named {name!r}; see segdeploy plugins check --rules")
+            raise ConfigError(
+                f"no rule of kind {kinds} is named {name!r}{suggest(name, dict.fromkeys(chain(*known.values())))}"
+            )
     chosen = {part: tuple(n for n in rules if n in names) if rules else tuple(names) for part, names in known.items()}
     return {part: names for part, names in chosen.items() if names}
 

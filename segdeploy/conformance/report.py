@@ -75,7 +75,10 @@ def rules_markdown(rules: Sequence[Rule]) -> str:
 
 def _indented(rule: Rule) -> str:
     said = [("rule: ", rule.sentence), ("fix:  ", rule.fix)]
-    return "\n".join(fill(text, 110, initial_indent=f"    {head}", subsequent_indent=" " * 10) for head, text in said)
+    return "\n".join(
+        fill(text, 110, initial_indent=f"    {head}", subsequent_indent=" " * 10, break_on_hyphens=False)
+        for head, text in said
+    )
 
 
 if __name__ == "__main__":

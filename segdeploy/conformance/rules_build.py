@@ -141,7 +141,8 @@ RULES = (
         kinds=("encoder", "decoder"),
         sentence="build gives an nn.Module that says what it is: features or out, and whatever else it declares.",
         fix="Set features (encoder) or out (decoder) on the module as the contract says: FeatureMap(channels=, "
-        "stride=), strides rising. Where no partner fits, name one with --with.",
+        "stride=), strides rising. Refuse levels that do not fit by raising segdeploy.errors.ConfigError; where no "
+        "partner fits, name one with --with.",
         check=check_build,
         needs=("config-defaults",),
     ),

@@ -78,7 +78,8 @@ RULES = (
         name="export",
         kinds=("encoder", "decoder"),
         sentence="torch exports the model to ONNX with a dynamic batch.",
-        fix="In forward, branch on no tensor's value, and turn no tensor into a Python number (item, int, tolist).",
+        fix="In forward, branch on no tensor's value, and turn no tensor into a Python number (item, int, float, "
+        "tolist).",
         check=check_export,
         needs=("deterministic",),
     ),
@@ -96,9 +97,9 @@ RULES = (
         kinds=("encoder", "decoder"),
         sentence="Where dynamic_size is promised: exported with free height and width, the labels are torch's at "
         "sizes that were not the example's.",
-        fix="Compute no kernel, stride or grid from the example's size. A fixed-kernel adaptive pool "
-        "(adaptive_avg_pool2d to more than 1x1) exports without an error and is wrong elsewhere; pool by matrices made "
-        "from the shape, or take the promise back.",
+        fix="Compute no kernel, stride or grid from the example's size, and let no branch hang on it. A fixed-kernel "
+        "adaptive pool (adaptive_avg_pool2d to more than 1x1) exports without an error and is wrong "
+        "elsewhere; pool by matrices made from the shape, or take the promise back.",
         check=check_dynamic_size,
         needs=("labels",),
     ),

@@ -132,7 +132,7 @@ RULES = (
         name="output",
         kinds=("decoder",),
         sentence="The map of forward is the declared out, of the size of its level, at three sizes, odd ones too.",
-        fix="Declare the real channels and stride. Resize by size=level.shape[-2:] and never by scale_factor: "
+        fix="Declare in out the real channels and stride. Resize by size=level.shape[-2:] and never by scale_factor: "
         "factors miss odd sizes by one.",
         check=check_output,
         needs=("build",),

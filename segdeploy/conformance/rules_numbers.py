@@ -114,7 +114,8 @@ RULES = (
         name="state-round-trip",
         kinds=("encoder", "decoder"),
         sentence="Trained weights, saved and loaded into a newly built module, give the same maps.",
-        fix="Keep all that the maps depend on in parameters and persistent buffers, with names and shapes that follow "
+        fix="Keep all that the maps depend on in parameters, persistent buffers and submodules (nn.ModuleList, never a "
+        "plain list), with names and shapes that follow "
         "from the configuration alone; share no tensor under two names.",
         check=check_round_trip,
         needs=("deterministic", "gradient"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from segdeploy.errors import ConfigError
+from segdeploy.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +56,7 @@ def section_of(part: Part, values: Mapping[str, Any]) -> Section:
         for error in e.errors(include_url=False):
             key = str(error["loc"][0]) if error["loc"] else ""
             if key in values:
-                known = ", ".join(config.model_fields)
-                raise ConfigError(f"{part}: {key}={values[key]!r}: {error['msg']}; its keys: {known}") from e
+                if error["type"] == "extra_forbidden":
+                    raise ConfigError(f"{part}: has no key {key!r}{suggest(key, config.model_fields)}") from e
+                raise ConfigError(f"{part}: {key}={values[key]!r}: {error['msg']}") from e
         raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from segdeploy.errors import ConfigError, MissingPartError
+from segdeploy.errors import ConfigError, MissingPartError, suggest
 from segdeploy.plugin import EncoderPlugin, FeatureMap, Section, hookimpl
 
 if TYPE_CHECKING:
@@ -74,13 +74,16 @@ def call(function: str) -> nn.Module:
     """
     module, _, name = function.partition(":")
     try:
-        maker = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as e:
+        imported = importlib.import_module(module)
+    except ImportError as e:
         raise MissingPartError(
             f"factory {function}: {e}; install its package, or name the folder of {module.split('.')[0]} in PYTHONPATH"
         ) from e
     except Exception as e:
         raise ConfigError(f"factory {function}: its module cannot be imported: {_said(e)}") from e
+    if (maker := getattr(imported, name, None)) is None:
+        own = [n for n, f in vars(imported).items() if getattr(f, "__module__", None) == module and callable(f)]
+        raise MissingPartError(f"factory {function}: {module} has no {name!r}{suggest(name, own)}")
     try:
         made = maker()
     except Exception as e:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ SAFETENSORS = "model.safetensors"
 TORCH = "pytorch_model.bin"
 CONFIG_FILE = "config.json"
 _DEEPEST = 32
+_HELD_AS = ("state_dict", "model_state_dict", "model")
+"""Keys of trainers' checkpoints (Lightning's, PyTorch's tutorials', timm's) under which the weights are."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -92,12 +95,20 @@ def _read(file: Path) -> dict[str, Tensor]:
             tensors = load_file(file)
         else:
             tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise MissingPartError(
+            f"{file}: expected tensors by name, and nothing that only running code can read; where the network can be "
+            "made, save them alone: torch.save(network.state_dict(), FILE)"
+        ) from e
     except Exception as e:  # damaged files raise errors without a common base
         first = (str(e).splitlines() or [""])[0]
         raise MissingPartError(f"{file}: cannot be read as weights ({type(e).__name__}: {first[:120]})") from e
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise MissingPartError(f"{file}: expected tensors by name (a state dict), found something else")
-    return tensors
+    held = tensors if isinstance(tensors, dict) else {}
+    for found in (held, *(held[key] for key in _HELD_AS if key in held)):
+        if isinstance(found, dict) and found and all(isinstance(t, Tensor) for t in found.values()):
+            return found
+    said = f"a dict of {', '.join(map(str, list(held)[:5]))}" if held else type(tensors).__name__
+    raise MissingPartError(f"{file}: expected tensors by name (a state dict), found {said}")
 
 
 def fit(

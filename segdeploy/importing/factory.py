@@ -17,6 +17,8 @@ from segdeploy.model.spec import Head, ModelSpec, Preprocessing
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from segdeploy.importing.imported import Imported
 
 
@@ -64,10 +66,21 @@ def read_factory(function: str, weights: Path | None, size: tuple[int, int], *, 
             height=size[0], width=size[1], resize="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD
         ),
     )
-    given = network.state_dict() if weights is None else read_weights(weights)
+    if weights is None:
+        given, notes = network.state_dict(), [f"the weights are those that {function} gives the network"]
+    else:
+        given, notes = _without_prefix(read_weights(weights), set(network.state_dict()))
     state = {f"encoder.network.{name}": tensor for name, tensor in given.items()}
-    notes = [] if weights is not None else [f"the weights are those that {function} gives the network"]
     if channels == 1:
         state |= {"head.weight": torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), "head.bias": torch.zeros(2)}
         notes.append(ONE_LOGIT)
     return fitted(spec, state, tuple(notes), weights or function)
+
+
+def _without_prefix(given: dict[str, Tensor], wanted: set[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """`given` under the network's names, and a note, where a trainer or a wrapper has put a prefix before them all."""
+    prefix = next(iter(given)).partition(".")[0] + "."
+    bare = {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
+    if len(bare) < len(given) or wanted & given.keys() or not wanted & bare.keys():
+        return given, []
+    return bare, [f"the weights' names begin with {prefix!r}, which is left out"]

@@ -83,9 +83,9 @@ def test_keys_and_partner_are_the_users_to_choose():
     assert checked.passed
     assert checked.about["config"] == {"width": 12}
     assert checked.about["partner"]["name"] == "unet"
-    with pytest.raises(ConfigError, match=r"encoder twin: width=3: Input should be greater.*; its keys: width"):
+    with pytest.raises(ConfigError, match=r"encoder twin: width=3: Input should be greater"):
         check_part(judge_of(part, {"width": 3}), QUICK)
-    with pytest.raises(ConfigError, match=r"encoder twin: widht=3: .*its keys: width"):
+    with pytest.raises(ConfigError, match=r"encoder twin: has no key 'widht'; did you mean 'width'\?$"):
         check_part(judge_of(part, {"widht": 3}), QUICK)
     with pytest.raises(ConfigError, match="a backend has no keys"):
         judge_of(parts("torch")[0], {"a": 1})

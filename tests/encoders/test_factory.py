@@ -62,7 +62,8 @@ def test_only_names_are_taken(name):
     ("function", "error", "message"),
     [
         ("nowhere_at_all:make", MissingPartError, "No module named .* folder of nowhere_at_all in PYTHONPATH"),
-        ("makes_networks:other", MissingPartError, "has no attribute 'other'"),
+        ("makes_networks:other", MissingPartError, "makes_networks has no 'other'; known: make, word, fails$"),
+        ("makes_networks:mkae", MissingPartError, "makes_networks has no 'mkae'; did you mean 'make'"),
         ("makes_networks:word", ConfigError, "to make a torch.nn.Module, found str"),
         ("makes_networks:fails", ConfigError, "the call without arguments fails: RuntimeError: no such weights$"),
         ("cannot_be_read:make", ConfigError, "its module cannot be imported: SyntaxError"),

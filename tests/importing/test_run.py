@@ -217,6 +217,41 @@ def test_a_network_of_the_users_own(segdeploy, networks, data, classes, tmp_path
     assert f"if you trust it: export {TRUSTED}=own_networks:three" in errors
 
 
+@pytest.mark.parametrize("key", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "net."])
+def test_weights_in_trainers_checkpoints(segdeploy, networks, classes, tmp_path, key, prefix):
+    import own_networks
+    from safetensors.torch import load_file
+
+    original = own_networks.three()
+    state = {prefix + name: tensor for name, tensor in original.state_dict().items()}
+    torch.save({"epoch": 3, key: state} if key else state, tmp_path / "last.pt")
+    words = ("--factory", "own_networks:three", "--weights", tmp_path / "last.pt", "--classes", classes, *SIZE)
+    code, said, _ = segdeploy("import", *words, "-o", tmp_path / "run")
+    assert code == 0
+    assert ("note: the weights' names begin with" in said) == bool(prefix)
+    weights = load_file(open_model(tmp_path / "run").path / "model_weights.safetensors")
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(weights[f"encoder.network.{name}"], tensor)
+
+
+def test_weights_that_are_no_state_dict(segdeploy, networks, classes, tmp_path):
+    import own_networks
+
+    words = ("--factory", "own_networks:three", "--classes", classes, *SIZE, "-o", tmp_path / "run", "--weights")
+    for held, message in (
+        (own_networks.three(), "expected tensors by name, and nothing that only running code can read; .*state_dict"),
+        ({"epoch": 3, "optimizer": {}}, "expected tensors by name .*, found a dict of epoch, optimizer"),
+        ([torch.zeros(3)], "expected tensors by name .*, found list"),
+        ({}, "expected tensors by name .*, found dict"),
+    ):
+        torch.save(held, tmp_path / "x.pt")
+        code, _, errors = segdeploy("import", *words, tmp_path / "x.pt")
+        assert code == 2
+        assert re.search(rf"x.pt: {message}", errors), errors
+        assert len(errors.strip().splitlines()) == 1
+
+
 def test_one_logit_of_the_users_own(segdeploy, networks, tmp_path):
     (tmp_path / "two.yaml").write_text("classes: [background, crack]\n")
     words = ("--factory", "own_networks:one", "--classes", tmp_path / "two.yaml", *SIZE)
