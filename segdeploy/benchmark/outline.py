@@ -48,6 +48,11 @@ def groups(result: BenchmarkResult) -> list[Group]:
     return [Group(*key, tuple(rows)) for key, rows in found.items()]
 
 
+def compiled(result: BenchmarkResult) -> bool:
+    """Whether a compiled row of torch has run."""
+    return any(r.backend == "torch" and r.variant.startswith("compile") and r.status == "ok" for r in result.rows)
+
+
 def setting(item: Row | Group) -> str:
     """Batch and threads in words: "batch 1, 2 CPU threads"."""
     return f"batch {item.batch}, {plural(item.threads, 'CPU thread')}"

@@ -53,6 +53,7 @@ def _context(result: BenchmarkResult) -> dict[str, Any]:
         "failures": failures(result),
         "glance": columns.glance(result),
         "baselines": totals.baselines(result),
+        "compiled": "compiled ones included" if outline.compiled(result) else "none of them compiled",
         "speed": columns.speed(result),
         "steadiness": totals.steadiness(result),
         "accuracy": columns.accuracy(result) if result.accuracy else None,

@@ -273,6 +273,15 @@ def test_baseline_is_named_and_set_against_the_other_torch_rows(result, make_row
     assert "(baseline)" in lines(to_html(large_result), "baseline-table")[3]["Batch 4, 2 CPU threads: p50, ms"]
 
 
+def test_compiled_rows_are_claimed_where_they_ran(result, make_row):
+    failed = make_row("torch compile", 1, 5.0).model_copy(update={"status": "failed", "latency": None})
+    without = result.model_copy(update={"rows": (*result.rows, failed)})
+    having = result.model_copy(update={"rows": (*result.rows, make_row("torch compile", 1, 50.0))})
+    for changed, said in ((without, "none of them compiled"), (having, "compiled ones included")):
+        assert f"fastest row of torch that ran, {said}" in Page(to_html(changed)).text
+        assert f"the fastest row of torch, {said}" in to_markdown(changed)
+
+
 def test_glance_is_sorted_and_speed_has_a_part_for_each_setting(large_result):
     text = to_html(large_result)
     times = [float(line["p50, ms"]) for line in lines(text) if not line["p50, ms"].startswith("failed")]
