@@ -135,9 +135,9 @@ class Graph:
         program = trace(encoder, example, free)
         self.encoder = encoder
         self.worst = 0.0
-        found = [d.dim_param for d in program.model_proto.graph.input[0].type.tensor_type.shape.dim]
-        if any(not found[axis] for axis in free):
-            raise RuntimeError(f"the exporter fixed a free dimension without a word: {found}")
+        sides = list(program.model.graph.inputs[0].shape or ())
+        if any(isinstance(sides[axis], int) for axis in free):
+            raise RuntimeError(f"the exporter fixed a free dimension without a word: {sides}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4

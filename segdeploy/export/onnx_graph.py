@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from segdeploy.model.segmenter import Segmenter
     from segdeploy.model.spec import ModelSpec
 
+LARGEST = 2**31 - 1  # bytes: what protobuf, and so one ONNX file, holds
 TRACED = 512  # pixels a side, at least, that a graph of free height and width is traced with
 
 
@@ -35,8 +36,15 @@ def export_onnx(segmenter: Segmenter, spec: ModelSpec, path: Path, *, dynamic_si
         Facts about the file: opset, interface, tool versions.
 
     Raises:
-        ExportError: torch cannot trace the model, or the graph is not what was asked for.
+        ExportError: torch cannot trace the model, it has too many weights for one file, or the graph is not what was
+            asked for.
     """
+    weights = sum(t.numel() * t.element_size() for t in segmenter.state_dict().values())
+    if weights > LARGEST:
+        raise ExportError(
+            f"{spec.encoder.name} + {spec.decoder.name}: has {weights / 1e9:.1f} GB of weights, and an ONNX file holds "
+            f"{LARGEST / 1e9:.1f} GB; train a smaller encoder"
+        )
     module = Deployed(segmenter, spec.preprocessing).eval().cpu()
     sides = (spec.preprocessing.height, spec.preprocessing.width)
     # torch takes a side that is 1 in the example for 1 always, also that of a coarse map inside the model.

@@ -142,6 +142,15 @@ def test_what_torch_cannot_trace_is_named_in_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_no_file_can_hold(tmp_path):
+    config = parse_config(CONFIG.format(64, 96, "nearest"))
+    spec, model = from_config(config, config.mask.preprocessing.class_map())
+    model.decoder.large = torch.nn.Conv2d(8000, 8000, 3, device="meta")
+    with pytest.raises(ExportError, match=r"^timm \+ fpn: has 2.3 GB of weights, and an ONNX file holds 2.1 GB; train"):
+        export_onnx(model.eval(), spec, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_norm_over_rows_and_columns_is_taken_in_two_steps():
     value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
     nodes = [
