@@ -84,12 +84,14 @@ def _bar(what: str, note: Callable[[], str], patience: float = 0) -> Iterator[St
 
 def _lines(what: str, note: Callable[[], str]) -> Step:
     started = last = time.monotonic()
+    finished = False
 
     def step(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, finished
         now = time.monotonic()
-        if now - last >= _EVERY or (done == total and now - started >= _EVERY):
-            last = now
+        ends = done == total and not finished and now - started >= _EVERY
+        if now - last >= _EVERY or ends:
+            last, finished = now, finished or ends
             sys.stderr.write(f"{what}: {done}/{total}  {now - started:.0f} s  {note()}".rstrip() + "\n")
             sys.stderr.flush()
 

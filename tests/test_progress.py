@@ -33,6 +33,15 @@ def test_a_log_gets_each_stage_once_and_its_steps_when_some_time_has_passed(caps
     assert capsys.readouterr().err == "cold starts: 1/3  0 s\n"
 
 
+def test_a_log_gets_the_end_once(capsys, monkeypatch):
+    with progress("timing") as step:
+        now = module.time.monotonic()
+        monkeypatch.setattr(module.time, "monotonic", lambda: now + 11)
+        for _ in range(4):
+            step(2, 2)
+    assert capsys.readouterr().err == "timing: 2/2  11 s\n"
+
+
 def test_quiet_says_nothing(capsys, monkeypatch):
     monkeypatch.setattr(module, "_EVERY", 0)
     with quiet(), progress("reading") as step:
@@ -45,4 +54,7 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
     with stages() as step:
         step("timing", 0, 30)
         step("timing", 30, 30)
-    assert "..." not in capsys.readouterr().err
+    drawn = capsys.readouterr().err
+    assert "..." not in drawn
+    assert "timing" in drawn
+    assert "30/30" in drawn

@@ -187,8 +187,9 @@ def take_turns(
     """
     ends = time.monotonic() + seconds
     kept = repeated = disturbed = 0
+    again = False
     while kept < rounds or time.monotonic() < ends:
-        progress(min(kept, rounds), rounds, REPEATING if repeated else "")
+        progress(min(kept, rounds), rounds, REPEATING if again else "")
         turns: list[tuple[Measured, dict[str, Any]]] = []
         for row in rows if kept % 2 == 0 else rows[::-1]:
             if (turn := row.ask("turn", what=what, calls=TURN_CALLS, seconds=TURN_SECONDS, **arguments)) is not None:
@@ -196,7 +197,8 @@ def take_turns(
         if not turns:
             break
         is_disturbed = any(turn["disturbed"] for _, turn in turns)
-        if is_disturbed and repeated < rounds:
+        again = is_disturbed and repeated < rounds
+        if again:
             repeated += 1
             continue
         for row, turn in turns:

@@ -35,6 +35,11 @@ class Group(NamedTuple):
         return next((r for _, r in self.rows if r.name == name), None)
 
     @property
+    def compiled(self) -> bool:
+        """Whether a compiled row of torch has run."""
+        return any(r.backend == "torch" and r.variant.startswith("compile") and r.status == "ok" for _, r in self.rows)
+
+    @property
     def size(self) -> str:
         """Width and height of the images."""
         return f"{self.width} {TIMES} {self.height} pixels"
@@ -46,11 +51,6 @@ def groups(result: BenchmarkResult) -> list[Group]:
     for place, row in enumerate(result.rows):
         found.setdefault((row.batch, row.threads, row.height, row.width), []).append(Numbered(place, row))
     return [Group(*key, tuple(rows)) for key, rows in found.items()]
-
-
-def compiled(result: BenchmarkResult) -> bool:
-    """Whether a compiled row of torch has run."""
-    return any(r.backend == "torch" and r.variant.startswith("compile") and r.status == "ok" for r in result.rows)
 
 
 def setting(item: Row | Group) -> str:

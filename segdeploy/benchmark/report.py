@@ -53,7 +53,7 @@ def _context(result: BenchmarkResult) -> dict[str, Any]:
         "failures": failures(result),
         "glance": columns.glance(result),
         "baselines": totals.baselines(result),
-        "compiled": "compiled ones included" if outline.compiled(result) else "none of them compiled",
+        "compiled": any(group.compiled for group in groups),
         "speed": columns.speed(result),
         "steadiness": totals.steadiness(result),
         "accuracy": columns.accuracy(result) if result.accuracy else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,6 @@ from segdeploy.progress import progress, say, stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from segdeploy.export.build import Changes
 
@@ -67,9 +67,10 @@ def command(
 
     require("train")
     from segdeploy.bundle import open_model, read_bundle_file
+    from segdeploy.data.split import written_parts
     from segdeploy.export.build import Changes, add_engine, check_first, engine_target, first_options, lightest
     from segdeploy.export.run import export_run, export_settings
-    from segdeploy.run_folder import part_table
+    from segdeploy.run_folder import SPLITS_FOLDER, find_run
     from segdeploy.runtime.engine_lock import LOCK_FILE, read_lock
 
     output = output or run / "bundle"
@@ -113,6 +114,7 @@ def command(
         held = ", ".join(dict.fromkeys(a.precision for a in before.artifacts if a.kind == "onnx"))
         say(f"replaced: {output} held {held}, {'verified' if before.verification else 'not verified'}")
     say(f"bundle: {output}")
-    held_out = [part_table(run, part) for part in ("test", "validation")]
-    if table := next((str(t) for t in held_out if t.is_file()), None):
-        say(f"now: {shlex.join(['segdeploy', 'benchmark', str(output), '--dataset', table])}")
+    written = written_parts((find_run(run) or run) / SPLITS_FOLDER)
+    table = written.test or written.validation
+    if isinstance(table, Path) and table.is_file():
+        say(f"now: {shlex.join(['segdeploy', 'benchmark', str(output), '--dataset', str(table)])}")

@@ -59,6 +59,8 @@ def _apply(source: Source, word: str) -> None:
         here[str(last)] = value
     else:
         raise ConfigError(f"--set {word}: there is no {dotted(path)} in {source.name}")
+    for known in [p for p in source.overridden if p[: len(path)] == path]:
+        del source.overridden[known]
     source.overridden[path] = word
     for known in [p for p in source.lines if p[: len(path)] == path]:
         del source.lines[known]

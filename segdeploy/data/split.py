@@ -55,7 +55,7 @@ def _path(data: Data, key: str) -> Path | None:
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise DataError(f"data.{key}: found nothing at {path}, and a configuration's paths are relative to it{hint}")
+        raise DataError(f"data.{key}: found nothing at {path}{hint}")
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -123,9 +124,10 @@ def _from_folders(path: Path, image: str, mask: str | None, key: str | None) -> 
         lonely = sorted(set(images) ^ set(masks))
         if lonely:
             where = "image" if lonely[0] in images else "mask"
+            way_out = f", or let segdeploy init {shlex.quote(str(path))} --skip-unpaired list the pairs in a table"
             raise DataError(
                 f"{path}: {len(lonely)} file(s) without a partner; the first is the {where} {lonely[0]!r}; take them "
-                f"away, or let segdeploy init {path} --skip-unpaired list the pairs in a table"
+                f"away{way_out if set(images) & set(masks) else ''}"
             )
         pairs = [(images[stem], masks[stem]) for stem in sorted(images)]
     return [Sample(i, m, key=None if key is None else i.relative_to(path).as_posix()) for i, m in pairs]

@@ -75,15 +75,17 @@ def call(function: str) -> nn.Module:
     module, _, name = function.partition(":")
     try:
         imported = importlib.import_module(module)
+        maker = getattr(imported, name, None)
     except ImportError as e:
         raise MissingPartError(
             f"factory {function}: {e}; install its package, or name the folder of {module.split('.')[0]} in PYTHONPATH"
         ) from e
     except Exception as e:
         raise ConfigError(f"factory {function}: its module cannot be imported: {_said(e)}") from e
-    if (maker := getattr(imported, name, None)) is None:
-        own = [n for n, f in vars(imported).items() if getattr(f, "__module__", None) == module and callable(f)]
-        raise MissingPartError(f"factory {function}: {module} has no {name!r}{suggest(name, own)}")
+    if maker is None:
+        public = {n: f for n, f in vars(imported).items() if callable(f) and not n.startswith("_")}
+        own = [n for n, f in public.items() if getattr(f, "__module__", None) == module]
+        raise MissingPartError(f"factory {function}: {module} has no {name!r}{suggest(name, own or public)}")
     try:
         made = maker()
     except Exception as e:

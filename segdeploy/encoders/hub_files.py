@@ -20,8 +20,11 @@ SAFETENSORS = "model.safetensors"
 TORCH = "pytorch_model.bin"
 CONFIG_FILE = "config.json"
 _DEEPEST = 32
+_CODE = "unsupported global"
+"""What torch says, in capitals or not, of a file that would run code."""
 _HELD_AS = ("state_dict", "model_state_dict", "model")
-"""Keys of trainers' checkpoints (Lightning's, PyTorch's tutorials', timm's) under which the weights are."""
+"""Keys of trainers' checkpoints (Lightning's and timm's, PyTorch's tutorials', torchvision's) that hold the weights."""
+_TORCH_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".tar")  # ".pth.tar" is timm's
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -54,7 +57,7 @@ def _files(path: Path) -> list[Path]:
 def _shards(index: Path) -> list[str]:
     content = read_json(index)
     named = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
+    if not isinstance(named, dict) or not named or not all(isinstance(shard, str) for shard in named.values()):
         raise MissingPartError(f"{index}: expected an index of weight files (weight_map), found something else")
     shards = sorted(set(named.values()))
     for shard in shards:
@@ -88,26 +91,30 @@ def _is_shallow(value: Any, levels: int) -> bool:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    if file.suffix not in (".safetensors", ".bin", ".pt", ".pth"):
-        raise MissingPartError(f"{file}: expected a .safetensors file, or torch's .bin, .pt or .pth")
+    if file.suffix not in (".safetensors", *_TORCH_ENDINGS):
+        raise MissingPartError(f"{file}: expected a .safetensors file, or torch's {', '.join(_TORCH_ENDINGS)}")
     try:
         if file.suffix == ".safetensors":
             tensors = load_file(file)
         else:
             tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise MissingPartError(
-            f"{file}: expected tensors by name, and nothing that only running code can read; where the network can be "
-            "made, save them alone: torch.save(network.state_dict(), FILE)"
-        ) from e
     except Exception as e:  # damaged files raise errors without a common base
+        if isinstance(e, pickle.UnpicklingError) and _CODE in str(e).lower():
+            raise MissingPartError(
+                f"{file}: expected tensors by name, and nothing that only running code can read; where the network can "
+                "be made, save them alone: torch.save(network.state_dict(), FILE)"
+            ) from e
         first = (str(e).splitlines() or [""])[0]
         raise MissingPartError(f"{file}: cannot be read as weights ({type(e).__name__}: {first[:120]})") from e
     held = tensors if isinstance(tensors, dict) else {}
-    for found in (held, *(held[key] for key in _HELD_AS if key in held)):
-        if isinstance(found, dict) and found and all(isinstance(t, Tensor) for t in found.values()):
-            return found
     said = f"a dict of {', '.join(map(str, list(held)[:5]))}" if held else type(tensors).__name__
+    for found in (held, *(held[key] for key in _HELD_AS if key in held)):
+        if not isinstance(found, dict) or not any(isinstance(t, Tensor) for t in found.values()):
+            continue
+        others = [(k, t) for k, t in found.items() if not isinstance(t, Tensor) or not isinstance(k, str)]
+        if not others:
+            return found
+        said = f"{type(others[0][1]).__name__} under {others[0][0]!r}"
     raise MissingPartError(f"{file}: expected tensors by name (a state dict), found {said}")
 
 

@@ -56,6 +56,7 @@ _FREE = (
     "starnet",
     "swiftformer",
     "tiny_vit",
+    "twins",
     "vgg",
     "vovnet",
     "xception_aligned",

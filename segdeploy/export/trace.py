@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from onnxscript import ir
+from onnxscript.optimizer import fold_constants
 
 from segdeploy.errors import first_line
 
@@ -79,18 +80,20 @@ def _export(module: nn.Module, example: Tensor, free: Mapping[int, Any], outputs
             optimize=False,
         )
         assert program is not None
+        fold_constants(program.model)  # what is computed from constants alone becomes one
         _keep_small_numbers(program.model.graph)
         program.optimize()
     return program
 
 
 def _keep_small_numbers(graph: ir.Graph) -> None:
-    """Make a vector of one number of each scalar that is nearly, and not quite, without effect.
+    """Make a vector of one number of each scalar that is nearly, and not quite, without effect on a tensor.
 
     onnxscript's optimiser takes a scalar up to 1e-8 for 0 and one within 1e-5 of 1 for 1, and drops the node: what is
-    x / (norm + 1e-12) in torch would be a division by zero. It leaves vectors alone.
+    x / (norm + 1e-12) in torch would be a division by zero. It leaves vectors alone. Where the other operand is a
+    scalar too, which a sum over batch and image would be, a vector would change the shape: those stay as they are.
     """
-    for node in list(graph):
+    for node in list(ir.traversal.RecursiveGraphIterator(graph)):
         neutral = _NEUTRAL.get(node.op_type) if not node.domain else None
         if neutral is None or len(node.inputs) != 2:
             continue
@@ -99,7 +102,8 @@ def _keep_small_numbers(graph: ir.Graph) -> None:
             if number is None or not 0 < abs(number - neutral) < _NEARLY or (shape is not None and not len(shape)):
                 continue
             kept = ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.tensor(number.reshape(1)))])
-            graph.insert_before(node, kept)
+            assert node.graph is not None
+            node.graph.insert_before(node, kept)
             node.replace_input_with(place, kept.outputs[0])
 
 

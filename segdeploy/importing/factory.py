@@ -78,9 +78,15 @@ def read_factory(function: str, weights: Path | None, size: tuple[int, int], *, 
 
 
 def _without_prefix(given: dict[str, Tensor], wanted: set[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """`given` under the network's names, and a note, where a trainer or a wrapper has put a prefix before them all."""
-    prefix = next(iter(given)).partition(".")[0] + "."
-    bare = {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
-    if len(bare) < len(given) or wanted & given.keys() or not wanted & bare.keys():
-        return given, []
-    return bare, [f"the weights' names begin with {prefix!r}, which is left out"]
+    """`given` under the network's names, and notes, where a trainer or a wrapper has put a prefix before them all.
+
+    Such a trainer may hold tensors of its own, a loss's for one; they are left out.
+    """
+    one = next(iter(wanted), "")
+    for prefix in (name.removesuffix(one) for name in given if name.endswith(f".{one}")):
+        bare = {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
+        if wanted <= bare.keys():
+            others = [name for name in given if not name.startswith(prefix)]
+            notes = [f"the weights' names begin with {prefix!r}, which is left out"]
+            return bare, notes + ([f"left out: {len(others)} tensor(s) such as {others[0]}"] if others else [])
+    return given, []

@@ -63,16 +63,19 @@ def find(data: Path, layout: str | None = None, *, skip_unpaired: bool = False) 
         skip_unpaired: in two folders, leave out the files that have no partner.
 
     Raises:
-        DataError: there is no such thing, or its form is none of those that can be read.
+        DataError: there is no such thing, or its form is none of those that can be read, or `skip_unpaired` with
+            another form than two folders.
     """
     if data.is_file():
         if layout is not None:
             raise DataError(f"{data}: --layout {layout} needs a folder, found a file")
+        _refuse_skipping(data, "a table", skip_unpaired)
         return _complete(_from_table(data, find_columns(data)))
     if not data.is_dir():
         raise DataError(f"{data}: expected a table or a folder, found nothing there")
     matched = find_layout(data, layout)
     if matched is not None:
+        _refuse_skipping(data, f"the layout of {matched[0].title}", skip_unpaired)
         known = matched[0].read(matched[1])
         return _complete(
             Found(
@@ -84,13 +87,21 @@ def find(data: Path, layout: str | None = None, *, skip_unpaired: bool = False) 
                 notes=known.notes,
             )
         )
-    found = _from_part_tables(data) or _from_only_table(data) or _from_folders(data, skip_unpaired)
+    found = _from_part_tables(data) or _from_only_table(data)
+    if found is not None:
+        _refuse_skipping(data, "tables", skip_unpaired)
+    found = found or _from_folders(data, skip_unpaired)
     if found is None:
         raise DataError(
             f"{data}: expected a folder with images/ and masks/ (also inside train/ and val/), with train.csv and "
             f"val.csv, or one of the layouts {known_layouts()}"
         )
     return _complete(found)
+
+
+def _refuse_skipping(data: Path, what: str, skip_unpaired: bool) -> None:
+    if skip_unpaired:
+        raise DataError(f"{data}: --skip-unpaired is for a folder with images/ and masks/, found {what}")
 
 
 def _from_table(path: Path, columns: Columns) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from segdeploy.data.table import Sample, by_stem
 from segdeploy.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "photos", "inputs", "input", "frames", "rgb")
@@ -58,10 +60,11 @@ def find_pairs(root: Path, *, skip_unpaired: bool = False) -> Pairs | None:
     if image_folder is None or mask_folder is None:
         return None
     images, masks = by_stem(image_folder), by_stem(mask_folder)
-    ending = _ending(set(images), sorted(masks))
-    partner = {stem.removesuffix(ending): file for stem, file in masks.items()}
+    ending = _ending(images, masks)
+    partner = {stem.removesuffix(ending): file for stem, file in masks.items() if stem.endswith(ending)}
     lonely = [f"{file}: has no mask" for stem, file in images.items() if stem not in partner]
-    lonely += [f"{file}: has no image" for stem, file in partner.items() if stem not in images]
+    paired = {file for stem, file in partner.items() if stem in images}
+    lonely += [f"{file}: has no image" for file in masks.values() if file not in paired]
     samples = [Sample(images[stem], partner[stem]) for stem in sorted(images.keys() & partner.keys())]
     if lonely and not (skip_unpaired and samples):
         way_out = "; --skip-unpaired leaves them out" if samples else ""
@@ -81,10 +84,8 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
     return next((inside[name] for name in names if name in inside), None)
 
 
-def _ending(images: set[str], masks: list[str]) -> str:
-    """What the masks' stems have behind the images'; empty where they are the same."""
-    for mask in masks:
-        if mask in images:
-            return ""
-    first = max((stem for stem in images if masks[0].startswith(stem)), key=len, default=masks[0])
-    return masks[0][len(first) :]
+def _ending(images: Iterable[str], masks: Iterable[str]) -> str:
+    """What the masks' stems have behind the images': of all endings that which pairs the most files."""
+    stems = set(images)
+    count = Counter(mask[end:] for mask in masks for end in range(1, len(mask) + 1) if mask[:end] in stems)
+    return max(count, key=lambda ending: (count[ending], -len(ending)), default="")

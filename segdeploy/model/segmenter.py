@@ -182,7 +182,7 @@ def from_config(
 
 _REFUSALS = (RuntimeError, AssertionError, ValueError, IndexError)
 """What torch and networks raise at images that they cannot take."""
-_USUAL = (224, 256, 384, 512)
+_USUAL = (128, 160, 192, 224, 240, 256, 288, 320, 336, 384, 448, 512, 518, 640, 1024)
 """Sides of the square images that networks of one size are made for."""
 
 

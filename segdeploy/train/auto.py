@@ -43,8 +43,8 @@ _RATES = {
     (True, True): (1e-2, 16),  # PSPNet (Zhao et al. 2017), momentum 0.9
 }
 _LEAST_SCALE = 0.1
-"""SegFormer's encoder_lr_scale; with it the rates of encoder and head are that paper's, between it and 1 they part from
-their geometric mean alike."""
+"""SegFormer's encoder_lr_scale. At scale s the head has rate / sqrt(s) and the encoder rate * sqrt(s); below this
+value the head's rate rises no further."""
 _ADAPTIVE = ("adam", "adamw", "nadam", "radam")
 
 

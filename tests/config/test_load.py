@@ -259,6 +259,12 @@ def test_set_in_the_wrong_form(word, said):
     assert said in line
 
 
+def test_the_last_word_for_a_value_is_blamed():
+    (line,) = mistakes(BASE, "trainer.epochs=0", "trainer={epochs: -1}")
+    assert line.startswith("--set trainer={epochs: -1}: ")
+    assert line.endswith("got -1")
+
+
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_configurations_of_the_repository_load(path):
     assert load_config(path).mask.preprocessing.class_map()

@@ -29,6 +29,8 @@ def fails():
 def module(tmp_path, monkeypatch):
     (tmp_path / "makes_networks.py").write_text(MODULE)
     (tmp_path / "cannot_be_read.py").write_text("def (")
+    (tmp_path / "lazy_one.py").write_text("def __getattr__(name):\n    import no_such_package\n")
+    (tmp_path / "re_exports.py").write_text("from makes_networks import make\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(TRUSTED, "")
     yield tmp_path / "makes_networks.imported"
@@ -63,6 +65,8 @@ def test_only_names_are_taken(name):
     [
         ("nowhere_at_all:make", MissingPartError, "No module named .* folder of nowhere_at_all in PYTHONPATH"),
         ("makes_networks:other", MissingPartError, "makes_networks has no 'other'; known: make, word, fails$"),
+        ("lazy_one:make", MissingPartError, "No module named 'no_such_package'"),
+        ("re_exports:made", MissingPartError, "re_exports has no 'made'; did you mean 'make'"),
         ("makes_networks:mkae", MissingPartError, "makes_networks has no 'mkae'; did you mean 'make'"),
         ("makes_networks:word", ConfigError, "to make a torch.nn.Module, found str"),
         ("makes_networks:fails", ConfigError, "the call without arguments fails: RuntimeError: no such weights$"),

@@ -84,12 +84,16 @@ class Small(nn.Module):
     def __init__(self):
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(1 + 1e-6))
+        self.register_buffer("precise", torch.tensor([1e-12, 1.0], dtype=torch.float64))
 
     def forward(self, image):
-        norm = image / (image.pow(2).sum(1, keepdim=True).sqrt() + 1e-12)
+        length = image.pow(2).sum(1, keepdim=True).sqrt()
         tiny = image * 1e-9
         return (
-            norm,
+            image / (length + 1e-12),
+            image / (length + torch.tensor(1e-6) * 1e-6),
+            image / (length + self.precise[0]),
+            image / torch.cond(length.sum() > 0, lambda x: x + 1e-12, lambda x: x + 2e-12, (length,)),
             (tiny + 1e-9) * 1e9,
             (tiny - 1e-9) * 1e9,
             (1 - image * (1 + 1e-6) + image) * 1e6,

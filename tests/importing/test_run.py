@@ -217,19 +217,29 @@ def test_a_network_of_the_users_own(segdeploy, networks, data, classes, tmp_path
     assert f"if you trust it: export {TRUSTED}=own_networks:three" in errors
 
 
-@pytest.mark.parametrize("key", [None, "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "net."])
-def test_weights_in_trainers_checkpoints(segdeploy, networks, classes, tmp_path, key, prefix):
+@pytest.mark.parametrize(
+    ("name", "key", "prefix"),
+    [
+        ("last.pt", None, ""),
+        ("last.pth", "model", "module."),  # torchvision's references
+        ("last.ckpt", "state_dict", "net."),  # Lightning
+        ("best.pth.tar", "state_dict", "module._orig_mod."),  # timm, in several processes and compiled
+    ],
+)
+def test_weights_in_trainers_checkpoints(segdeploy, networks, classes, tmp_path, name, key, prefix):
     import own_networks
     from safetensors.torch import load_file
 
     original = own_networks.three()
     state = {prefix + name: tensor for name, tensor in original.state_dict().items()}
-    torch.save({"epoch": 3, key: state} if key else state, tmp_path / "last.pt")
-    words = ("--factory", "own_networks:three", "--weights", tmp_path / "last.pt", "--classes", classes, *SIZE)
+    if name == "last.ckpt":
+        state = {"loss.weight": torch.ones(3)} | state
+    torch.save({"epoch": 3, key: state} if key else state, tmp_path / name)
+    words = ("--factory", "own_networks:three", "--weights", tmp_path / name, "--classes", classes, *SIZE)
     code, said, _ = segdeploy("import", *words, "-o", tmp_path / "run")
     assert code == 0
-    assert ("note: the weights' names begin with" in said) == bool(prefix)
+    assert (f"note: the weights' names begin with {prefix!r}, which is left out" in said) == bool(prefix)
+    assert ("note: left out: 1 tensor(s) such as loss.weight" in said) == (name == "last.ckpt")
     weights = load_file(open_model(tmp_path / "run").path / "model_weights.safetensors")
     for name, tensor in original.state_dict().items():
         assert torch.equal(weights[f"encoder.network.{name}"], tensor)
@@ -243,9 +253,14 @@ def test_weights_that_are_no_state_dict(segdeploy, networks, classes, tmp_path):
         (own_networks.three(), "expected tensors by name, and nothing that only running code can read; .*state_dict"),
         ({"epoch": 3, "optimizer": {}}, "expected tensors by name .*, found a dict of epoch, optimizer"),
         ([torch.zeros(3)], "expected tensors by name .*, found list"),
+        ([], "cannot be read as weights"),
         ({}, "expected tensors by name .*, found dict"),
+        ({"state_dict": {"a": torch.ones(1), "b": None}}, "expected tensors by name .*, found NoneType under 'b'"),
+        ({0: torch.ones(1)}, "expected tensors by name .*, found Tensor under 0"),
     ):
         torch.save(held, tmp_path / "x.pt")
+        if held == []:
+            (tmp_path / "x.pt").write_bytes(b"<html>")
         code, _, errors = segdeploy("import", *words, tmp_path / "x.pt")
         assert code == 2
         assert re.search(rf"x.pt: {message}", errors), errors

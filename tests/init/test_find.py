@@ -216,6 +216,41 @@ def test_files_without_a_partner_can_be_left_out(tmp_path, inside):
     assert "2 file(s) without a partner were left out" in found.notes
 
 
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ([str(i) for i in range(1, 31) if i != 10], [str(i) for i in range(1, 31)]),  # 10_mask begins with 1
+        ("bcd", "abcd"),
+    ],
+)
+def test_masks_with_an_ending_and_without_an_image_are_left_out(tmp_path, images, masks):
+    for i, stem in enumerate(images):
+        photo(tmp_path / "images" / f"{stem}.jpg", i)
+    for i, stem in enumerate((*masks, "odd", "b_mask_2")):
+        mask(tmp_path / "masks" / f"{stem}{'_mask' * (stem in masks)}.png", i)
+    found = find(tmp_path, skip_unpaired=True)
+    assert {s.mask.stem for s in found.all} == {f"{stem}_mask" for stem in images}
+    assert all(s.mask.stem == f"{s.image.stem}_mask" for s in found.all)
+    assert "3 file(s) without a partner were left out" in found.notes
+
+
+@pytest.mark.parametrize("name", ["data.csv", "", "voc"])
+def test_only_two_folders_have_files_without_a_partner(tmp_path, name):
+    if name == "voc":
+        pairs(tmp_path, "JPEGImages", "SegmentationClass", "abc")
+        (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+        (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\nb\n")
+        (tmp_path / "ImageSets/Segmentation/val.txt").write_text("c\n")
+        name = ""
+    else:
+        write_rows(tmp_path, "image,mask", "x/{0}.jpg,y/{0}.png")
+    find(tmp_path / name)
+    with pytest.raises(
+        DataError, match=r"--skip-unpaired is for a folder with images/ and masks/, found (a|the|tables)"
+    ):
+        find(tmp_path / name, skip_unpaired=True)
+
+
 def test_where_no_file_has_a_partner_none_can_be_left_out(tmp_path):
     pairs(tmp_path, "images", "masks", "ab")
     (tmp_path / "images/a.jpg").unlink()

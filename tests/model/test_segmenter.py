@@ -85,7 +85,7 @@ class Sized(nn.Module):
         return image
 
 
-@pytest.mark.parametrize("module", [Sized(384), Sized(100, AssertionError)])
+@pytest.mark.parametrize("module", [Sized(384), Sized(160), Sized(100, AssertionError)])
 def test_size_is_blamed_where_another_works_or_the_network_checks_it(module):
     said = "the model cannot take 96x64 images; choose another size: the image is not mine"
     with pytest.raises(ConfigError, match=said):
