@@ -26,6 +26,7 @@ DIVISION = (
     "Mod(",
     "cannot be solved",
 )  # errors that sides known to be multiples may cure
+NO_MEMORY = ("allocate memory", "bad_alloc", "bad allocation")
 TOLERANCE = 1e-3  # largest difference between torch and onnxruntime, as a part of the map's largest value
 
 
@@ -104,6 +105,12 @@ def build(name: str) -> TimmEncoder:
     return encoder
 
 
+def _no(error: BaseException) -> str:
+    """What an error says of a model: nothing, where the machine is too small for it."""
+    small = isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
+    return "?" if small else "no"
+
+
 def train_once(encoder: TimmEncoder, size: Size) -> Row:
     """One step's gradients on two images; the statistics of batch normalisation become nearly those of the two.
 
@@ -117,7 +124,7 @@ def train_once(encoder: TimmEncoder, size: Size) -> Row:
         maps = encoder(torch.randn(2, 3, *size))
         torch.stack([(m * torch.randn_like(m)).mean() for m in maps]).sum().backward()  # type: ignore[no-untyped-call]
     except Exception as e:
-        return {"trains": "no", "trains_note": reason(e)}
+        return {"trains": _no(e), "trains_note": reason(e)}
     grads = [p.grad for p in encoder.parameters() if p.requires_grad]
     unused = sum(g is None for g in grads)
     bad = sum(g is not None and not bool(g.isfinite().all()) for g in grads)
@@ -208,7 +215,7 @@ def export_fixed(encoder: TimmEncoder, size: Size) -> Row:
     try:
         graph = Graph(encoder, size, {0: "batch"})
     except Exception as e:
-        return {"exports": "no", "exports_note": reason(e)}
+        return {"exports": _no(e), "exports_note": reason(e)}
     wrong = graph.check(1, size) or graph.check(3, size)
     return {"exports": "no" if wrong else "yes", "exports_note": wrong or "", "exports_error": graph.worst}
 
@@ -225,7 +232,7 @@ def measure(name: str, *, free_sizes: bool = True) -> Row:
     size = found.get("fixed") or (
         (128 * found["scale"], 160 * found["scale"])
         if found["multiple"] <= 32
-        else (found["multiple"], 2 * found["multiple"])
+        else (found["multiple"], (1 + free_sizes) * found["multiple"])
     )
     row = found | train_once(encoder, size)
     encoder.eval()
