@@ -26,7 +26,7 @@ LEGEND = """\
   model takes them, at sides that 32 does not divide. Equal is: every map within 1e-3 of its largest value;
 - not known: the whole probe of a model ends after 100 s of processor time, and is then done at one size alone, as it is
   at once for larger models of its kind and for those above 400 M parameters; the reasons name those of the kind that
-  are known;
+  are known; or the machine's memory was too small;
 - sizes: what the model takes in torch, with every level as declared.
 """.splitlines()
 
