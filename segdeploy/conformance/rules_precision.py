@@ -13,7 +13,7 @@ from segdeploy.data.natural import natural_images
 from segdeploy.errors import ExportError, MissingPartError
 from segdeploy.export.graph import session_of
 from segdeploy.export.graphs import rest_in_fp16
-from segdeploy.export.half import run_half
+from segdeploy.export.half import open_half
 from segdeploy.export.lint import lint
 from segdeploy.export.precision import to_fp16
 from segdeploy.export.quantize import quantize
@@ -40,7 +40,8 @@ def check_fp16(subject: Subject) -> Found:
     except ExportError as e:
         raise BrokenError(str(e)) from e
     built = _check_for_tensorrt(subject, typed, "fp16")
-    found = np.concatenate([run_half(typed, image)[0] for image in images])
+    session = open_half(typed)
+    found = np.concatenate([session.run(["mask"], {"image": image})[0] for image in images])
     share = _agreement(model, images, found, FP16_AGREEMENT, "FP16")
     kept = sum(d.precision == "fp32" for d in decisions)
     return Found(

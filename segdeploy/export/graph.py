@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 # Matrix products: the work of a network, and where its weights are.
 PRODUCTS = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
+
+
+_LARGE = 1024  # elements; shapes, sizes, axes and pads have fewer
 
 
 class GraphView:
@@ -79,13 +83,31 @@ class GraphView:
 
 def infer(model: onnx.ModelProto) -> onnx.GraphProto:
     """The graph with types and shapes of all tensors, inferred strictly; ExportError where they do not fit."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
+    bare = without_weights(model)
     del bare.graph.value_info[:]
     try:
         return onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True).graph
     except onnx.shape_inference.InferenceError as e:
         raise ExportError(f"the graph's types or shapes do not fit: {first_line(e)[:300]}") from e
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy for inferring shapes: large initializers have types and shapes alone, as no shape hangs on their values.
+
+    Handing hundreds of megabytes to onnx's inference and back takes seconds.
+    """
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    for field, value in model.graph.ListFields():
+        if field.name == "initializer":
+            for held in value:
+                large = math.prod(held.dims) > _LARGE
+                kept = onnx.TensorProto(name=held.name, data_type=held.data_type, dims=held.dims) if large else held
+                bare.graph.initializer.append(kept)
+        elif isinstance(value, str):
+            setattr(bare.graph, field.name, value)
+        else:
+            getattr(bare.graph, field.name).extend(value)
+    return bare
 
 
 def _types(graph: onnx.GraphProto) -> dict[str, int]:

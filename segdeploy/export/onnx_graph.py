@@ -11,6 +11,7 @@ import torch
 
 from segdeploy.bundle import spec_metadata
 from segdeploy.errors import ExportError
+from segdeploy.export.graph import without_weights
 from segdeploy.export.lint_graph import LAYER_KEY
 from segdeploy.export.trace import OPSET, reason, trace
 from segdeploy.files import replacing
@@ -112,7 +113,7 @@ def fix_scales(model: onnx.ModelProto) -> None:
     The result is the same to the bit; runtimes fuse and block such nodes, and the shape arithmetic goes away.
     A Resize whose sizes are not known, or whose factor is not whole, stays as it is.
     """
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True).graph
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred.value_info}
     for node in model.graph.node:
         if node.op_type != "Resize" or len(node.input) < 4 or not node.input[3]:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from segdeploy.errors import DataError, ExportError
-from segdeploy.export.graph import session_of
+from segdeploy.export.graph import session_of, without_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -163,8 +163,7 @@ def in_parts(model: onnx.ModelProto, names: Sequence[str], image: Sequence[int])
 
 def _shapes(model: onnx.ModelProto, image: Sequence[int]) -> dict[str, list[int]]:
     """Of each tensor; a side that does not follow from the image's counts as the longest of it."""
-    sized = onnx.ModelProto()
-    sized.CopyFrom(model)
+    sized = without_weights(model)
     del sized.graph.value_info[:]
     for dim, side in zip(sized.graph.input[0].type.tensor_type.shape.dim, image, strict=True):
         dim.dim_value = side

@@ -7,7 +7,7 @@ import pytest
 from graphs import model_of, node
 
 from segdeploy.errors import ExportError, ModelError
-from segdeploy.export.graph import GraphView, Names, load_graph, session_of
+from segdeploy.export.graph import GraphView, Names, infer, load_graph, session_of, without_weights
 
 
 def test_constant_nodes_become_initializers_and_give_the_same():
@@ -25,6 +25,21 @@ def test_constant_nodes_become_initializers_and_give_the_same():
     assert "Constant" in {n.op_type for n in model.graph.node}  # the model that was given stays
     image = {"image": graphs.picture()}
     np.testing.assert_array_equal(session_of(view.model).run(None, image)[0], session_of(model).run(None, image)[0])
+
+
+def test_types_and_shapes_need_no_weights():
+    weight, sides = np.ones((400, 3, 1, 1), np.float32), np.array([0, 20, 20, -1, graphs.WIDTH])
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("Reshape", ["c", "sides"], ["r"])]
+    model = model_of([*nodes, node("ReduceSum", ["r", "one"], ["y"], keepdims=0)], "y", -9, w=weight, sides=sides,
+                     one=np.array([1]))  # fmt: skip
+    bare = without_weights(model)
+    assert bare.ByteSize() < model.ByteSize() - 4 * weight.size < 1500
+    assert (bare.graph.input, bare.graph.output, bare.graph.node) == (
+        model.graph.input, model.graph.output, model.graph.node
+    )  # fmt: skip
+    whole = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    assert infer(model).value_info == whole.value_info
+    assert len(whole.value_info)
 
 
 def test_writers_readers_and_layers():
