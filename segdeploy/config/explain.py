@@ -72,6 +72,8 @@ def _say(item: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if isinstance(item["input"], (dict, list)):
         return said, ""
     got = repr(item["input"])
+    if isinstance(item["input"], str) and got in said:
+        return said, ""
     return said, f", got {got if len(got) < 60 else got[:57] + '...'}"
 
 

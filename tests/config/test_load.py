@@ -248,6 +248,7 @@ def test_set_into_the_short_form():
         ("trainer.epochs=0", "--set trainer.epochs=0: trainer.epochs: expected greater than 0, got 0"),
         ("encoder={type: timm, model_name: resnet81}", f"--set encoder={{type: timm, model_name: resnet81}}: {IMAGE}"),
         ("encoder.model_name=mobilnetv3_large_100", "it has mobilenetv3_large_100"),
+        ("encoder={type: timm, model_name: resnet81}", "timm has no model 'resnet81'; it has resnet"),
         ("epochs=3", "--set epochs=3: epochs: unknown key; did you mean 'trainer.epochs'?"),
         ("classes=[a]", f"unknown key; did you mean '{MASK}.preprocessing.classes'?"),
         ("xyz=1", "xyz: unknown key; known: benchmark, data, "),
@@ -257,6 +258,7 @@ def test_set_into_the_short_form():
 def test_set_in_the_wrong_form(word, said):
     (line,) = mistakes(BASE, word)
     assert said in line
+    assert line.count("resnet81'") <= 1
 
 
 def test_the_last_word_for_a_value_is_blamed():
