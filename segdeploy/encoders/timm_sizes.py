@@ -10,8 +10,8 @@ from fnmatch import fnmatch
 import timm
 
 # Exported with free height and width, every measured model of these files, but for the exceptions below, is right at
-# sizes that were not the example's, and takes any size. What was not measured, or took torch too long, goes by the
-# smaller models of its kind: the file, its layer classes and the form of its sizes.
+# sizes that were not the example's, and takes any size. What took torch too long, or more memory than there was,
+# goes by the smaller models of its kind: the file, its layer classes and the form of its sizes.
 _FREE = (
     "byobnet",
     "convnext",

@@ -103,7 +103,9 @@ def test_pickles_that_run_code_are_not_read(saved):
     _, folder = saved("Unet", "tu-mobilenetv3_small_050", classes=2, **SMALL)
     (folder / "model.safetensors").unlink()
     torch.save({"weight": Evil()}, folder / "pytorch_model.bin")
-    with pytest.raises(MissingPartError, match=r"pytorch_model\.bin: expected tensors by name, and nothing that only running"):
+    with pytest.raises(
+        MissingPartError, match=r"pytorch_model\.bin: expected tensors by name, and nothing that only running"
+    ):
         read(folder)
 
 
