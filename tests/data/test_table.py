@@ -100,7 +100,10 @@ def test_folder_pair(tmp_path, folders):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["images/a.png", "images/b.png", "masks/a.png"], r"image 'b'; take them away, or let .* --skip-unpaired"),
+        (
+            ["images/a.png", "images/b.png", "masks/a.png"],
+            r"1 file\(s\) without a partner; .* image 'b'; take them away, or let segdeploy init .* --skip-unpaired",
+        ),
         (["images/a.png", "masks/b.png"], r"2 file\(s\) without a partner; .* image 'a'; take them away$"),
         (["images/a.png", "masks/a.png", "masks/b.png"], r"1 file\(s\) without a partner; .* mask 'b'"),
         (["images/a.png", "images/s/a.png", "masks/a.png", "masks/t/a.png"], r"2 file\(s\) without a partner"),
