@@ -87,14 +87,14 @@ def check_random_start(subject: Subject) -> Found:
     """Two seeds must give two sets of weights, and no connection may be opened on the way."""
     with _no_network() as tried:
         try:
-            models = [subject.half(subject.assemble(seed)) for seed in (0, 1)]
+            (one, state), (other, other_state) = (_built(subject, seed) for seed in (0, 1))
         finally:
             if tried:
                 raise BrokenError(f"build opens a connection to {tried[0]}")
-    if torch.equal(*(_generator_after_build(subject, seed) for seed in (0, 1))):
+    if torch.equal(state, other_state):
         raise BrokenError("build sets torch's seed: random numbers after it are the same whatever the user's seed is")
     same = total = 0
-    for first, second in zip(models[0].parameters(), models[1].parameters(), strict=True):
+    for first, second in zip(one.parameters(), other.parameters(), strict=True):
         if first.shape == second.shape and first.numel() > 1 and first.min() != first.max():
             total += first.numel()
             same += int((first == second).sum())
@@ -103,11 +103,12 @@ def check_random_start(subject: Subject) -> Found:
     return Found("two seeds, two sets of weights" if total else "no random weights")
 
 
-def _generator_after_build(subject: Subject, seed: int) -> Tensor:
+def _built(subject: Subject, seed: int) -> tuple[nn.Module, Tensor]:
+    """The part's module, and the state of torch's random numbers after its build."""
     partner, its = subject.partner
-    with seeded(seed), torch.no_grad():
-        subject.join(partner, its, subject.section)
-        return torch.get_rng_state()
+    with seeded(seed):
+        encoder, decoder = subject.join(partner, its, subject.section)
+        return encoder if subject.part.kind == "encoder" else decoder, torch.get_rng_state()
 
 
 @contextmanager
