@@ -75,4 +75,4 @@ def test_clocks_go_on():
 def test_rest_waits_for_no_longer_than_it_has_patience():
     began = time.perf_counter()
     rest()
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < 5  # 0.3, and what others take
